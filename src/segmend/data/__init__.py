@@ -1,0 +1,1 @@
+"""Readers and writers: images, masks, probability maps, folders, VOC; all lazy."""

@@ -1,0 +1,1 @@
+"""Training, prediction and cross-fitting of base models; checkpoints, seeds, progress."""

@@ -1,0 +1,1 @@
+"""Streaming metrics (torchmetrics) over pure counting functions, and paired intervals."""

@@ -1,0 +1,1 @@
+"""Small base segmenters, bundled weights, adapters from other libraries' outputs."""

@@ -1,0 +1,1 @@
+"""PatchRefineNet: refining probability maps after training."""
