@@ -1,0 +1,153 @@
+"""The `segmend` command: one table of commands, each in a file of its own.
+
+A command's module is imported only when it is called, so that `segmend --help` answers at once
+and never imports PyTorch.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import typer
+
+import segmend
+from segmend.errors import SegmendError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+HELP = "Find what is systematically wrong with a segmentation model's masks, and mend it."
+
+GROUPS = {
+    "data": "Make or unpack data.",
+    "refine": "PatchRefineNet: mend a model's probability maps after training.",
+}
+
+# What is typed -> where it lives ("module:function"), and its line in `--help`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": (
+        "segmend.cli.demo:demo",
+        "Train a base on bundled images, refine it, show the gain and pictures.",
+    ),
+    "train": ("segmend.cli.train:train", "Train a small base segmenter on folders."),
+    "predict": (
+        "segmend.cli.predict:predict",
+        "Write probability maps; with --folds, out-of-fold maps of the training set.",
+    ),
+    "refine fit": (
+        "segmend.cli.refine:fit",
+        "Learn where a model's probability maps are wrong.",
+    ),
+    "refine apply": ("segmend.cli.refine:apply", "Mend a folder of probability maps."),
+    "refine import": (
+        "segmend.cli.refine:import_",
+        "Convert a state dict of the original PatchRefineNet code.",
+    ),
+    "evaluate": (
+        "segmend.cli.evaluate:evaluate",
+        "Score predictions against masks; with --against, paired intervals.",
+    ),
+    "export": ("segmend.cli.export:export", "Write a model or refiner as ONNX."),
+    "data scenes": ("segmend.cli.data:scenes", "Write procedural images, masks and tags."),
+    "bench": ("segmend.cli.bench:bench", "Measure this project's claims on this machine."),
+}
+
+
+@dataclass
+class Switches:
+    """Options given before the command."""
+
+    debug: bool = False
+
+
+def guarded(function: Callable[..., Any], switches: Switches) -> Callable[..., Any]:
+    """Turn bad input and Ctrl-C into one line on stderr and an exit status."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except SegmendError as error:
+            if switches.debug:
+                raise
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(EXIT_BAD_INPUT) from error
+        except KeyboardInterrupt as error:
+            typer.echo(
+                "\ninterrupted: finished files are kept; run the same command again to go on.",
+                err=True,
+            )
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+    return call
+
+
+def load(target: str) -> Callable[..., Any]:
+    """The function behind "module:function"."""
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
+def _not_loaded() -> None:
+    raise AssertionError("a command must be loaded before it is called")
+
+
+def build_app(wanted: Collection[str] | None = None) -> typer.Typer:
+    """The typer application.
+
+    Args:
+        wanted: words of the command line; only commands among them are imported, the others
+            stand in the list with their help line alone. None imports all.
+    """
+    switches = Switches()
+    look = {
+        "no_args_is_help": True,
+        "pretty_exceptions_enable": False,
+        "context_settings": {"help_option_names": ["-h", "--help"]},
+    }
+    app = typer.Typer(name="segmend", help=HELP, **look)  # type: ignore[arg-type]
+    app.callback()(_global_options(switches))
+    homes = {name: typer.Typer(help=text, **look) for name, text in GROUPS.items()}  # type: ignore[arg-type]
+    for path, (target, line) in COMMANDS.items():
+        group, _, name = path.rpartition(" ")
+        needed = wanted is None or name in wanted
+        function = guarded(load(target), switches) if needed else _not_loaded
+        (homes[group] if group else app).command(name, short_help=line)(function)
+    for name, home in homes.items():
+        app.add_typer(home, name=name)
+    return app
+
+
+def _global_options(switches: Switches) -> Callable[..., None]:
+    def options(
+        version: bool = typer.Option(
+            False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+        debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
+    ) -> None:
+        switches.debug = debug
+
+    return options
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"segmend {segmend.__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point of the console script; exits 0, 2 for bad input, 130 when interrupted."""
+    completing = "_SEGMEND_COMPLETE" in os.environ
+    build_app(None if completing else sys.argv[1:])()
+
+
+if __name__ == "__main__":
+    main()
