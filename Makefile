@@ -1,0 +1,68 @@
+# One command each. Everything happens in .venv, which is made when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The tests run in two processes; more threads than that only get in each other's way.
+THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Where extra wheels are needed (a torch for CPU only, say): make test PIP_ARGS="--index-url ..."
+PIP_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs bench format clean
+
+help:
+	@echo "make demo    install, then train, refine and show the gain on bundled images (demo/)"
+	@echo "make test    install, then run all tests"
+	@echo "make check   lint, formatting, types, layering, documentation"
+	@echo "make docs    build the documentation into site/"
+	@echo "make bench   measure the claims of docs/benchmarks.md on this machine"
+	@echo "make format  reformat the sources"
+	@echo "make clean   remove what was built (not .venv)"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 10) else \
+		"segmend needs Python 3.10 or newer, but $(PYTHON) is %d.%d: make PYTHON=python3.12" % v[:2])'
+	@echo "segmend: making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Stamps: an install is repeated only when pyproject.toml has changed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "segmend: installing (PyTorch is large: the first time takes some minutes)"
+	@$(PIP) install $(PIP_ARGS) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "segmend: installing with everything that tests and checks need (some minutes)"
+	@$(PIP) install $(PIP_ARGS) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	@echo "segmend: running the demo (under 3 minutes on two cores); results in demo/"
+	@$(BIN)/segmend demo --out demo
+
+test: $(VENV)/.installed-dev
+	@echo "segmend: running the tests"
+	@$(THREADS) $(BIN)/python -m pytest -n 2 -q
+
+check: $(VENV)/.installed-dev
+	@echo "segmend: ruff";           $(BIN)/ruff check .
+	@echo "segmend: formatting";     $(BIN)/ruff format --check .
+	@echo "segmend: mypy";           $(BIN)/mypy
+	@echo "segmend: import-linter";  $(BIN)/lint-imports
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/.installed-dev
+	@echo "segmend: documentation"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.installed-dev
+	@echo "segmend: measuring; results in benchmarks/results/ and docs/benchmarks.md"
+	@$(BIN)/segmend bench --from benchmarks --out benchmarks/results
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+clean:
+	@rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
