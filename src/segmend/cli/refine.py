@@ -1,0 +1,144 @@
+"""`segmend refine`: fit a refiner, apply it, import one that the original code saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+PROBS = Annotated[
+    Path, typer.Option(help="Folder of probability maps: PNG (8 or 16 bit), TIFF, NPY or NPZ.")
+]
+IMAGES = Annotated[
+    Path | None, typer.Option(help="Folder of the images, if the refiner shall see them too.")
+]
+
+
+def fit(
+    probs: PROBS,
+    masks: Annotated[Path, typer.Option(help="Folder of the true masks.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the refiner to.")],
+    images: IMAGES = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="bias-field (default), patch-refine-p0, -p4 or -p64."),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file, or a bundled recipe such as refine-published.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and crops.")] = None,
+    ignore_index: Annotated[int, typer.Option(help="Mask value of ignored pixels.")] = 255,
+) -> None:
+    """Learn where a model's probability maps are wrong.
+
+    The maps must be of images that the model was not trained on: a validation set, or the
+    out-of-fold maps of `segmend train --folds`.
+    """
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.engine.progress import Bar
+    from segmend.refine import RefineOptions, Refiner
+    from segmend.refine.refiner import Progress
+
+    options = resolve(RefineOptions, recipe, set_ or [], {"method": method, "seed": seed})
+    print_settings(options)
+    networks = max(1, options.folds)
+    with Bar("fitting the refiner", total=networks * options.epochs) as bar:
+
+        def on_progress(state: Progress) -> None:
+            bar.update(
+                (state.network - 1) * state.of_epochs + state.epochs,
+                f"network {state.network} of {state.networks}, loss {state.loss:.3f}",
+            )
+
+        refiner = Refiner.fit(
+            probs,
+            masks,
+            images=images,
+            options=options,
+            ignore_index=ignore_index,
+            on_progress=on_progress,
+        )
+    refiner.save(out)
+    write_run_record(out, "refine fit", options)
+    typer.echo(describe(refiner))
+    typer.echo(f"refiner written to {out}; next: segmend refine apply --refiner {out} --probs DIR")
+
+
+def describe(refiner: object) -> str:
+    """What the gate found, in a sentence."""
+    from segmend.refine import Refiner
+
+    assert isinstance(refiner, Refiner)
+    gate = refiner.gate
+    if gate.base_score != gate.base_score:  # NaN: nothing was held out
+        return "not cross-validated (folds < 2): the refiner always acts"
+    name = {"saliency": "minus MAE"}.get(refiner.options.task, "IoU")
+    found = (
+        f"cross-validated {name} inside the fitting set: base {100 * gate.base_score:.2f}, "
+        f"gated refiner {100 * gate.score:.2f} (better in {gate.confidence:.0%} of resamples)"
+    )
+    if gate.strength == 0:
+        return f"{found}; the gate is closed: refining would not help, the base is kept as it is"
+    return f"{found}; the gate is open at strength {gate.strength:g}"
+
+
+def apply(
+    refiner: Annotated[Path, typer.Option(help="Folder written by `segmend refine fit`.")],
+    probs: PROBS,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    images: IMAGES = None,
+    write: Annotated[
+        Literal["masks", "probs", "both"],
+        typer.Option(help="What to write: masks, refined probability maps, or both."),
+    ] = "masks",
+    resume: Annotated[bool, typer.Option(help="Skip maps whose results exist.")] = True,
+) -> None:
+    """Mend a folder of probability maps."""
+    from segmend.cli.settings import write_run_record
+    from segmend.engine.progress import track
+    from segmend.refine import Refiner
+    from segmend.refine.folder import refine_folder
+
+    result = refine_folder(
+        Refiner.load(refiner),
+        probs,
+        out,
+        images=images,
+        write=write,
+        resume=resume,
+        track=lambda matches: iter(track(matches, description="refining", total=len(matches))),
+    )
+    write_run_record(out, "refine apply", {"refiner": str(refiner), "probs": str(probs)})
+    typer.echo(
+        f"{result.refined} maps refined in {result.seconds:.1f} s "
+        f"({result.network_seconds:.1f} s in the network), {result.skipped} done before; "
+        f"results in {out}"
+    )
+
+
+def import_(
+    weights: Annotated[Path, typer.Argument(help="State dict saved by the original code.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the refiner to.")],
+    batch_statistics: Annotated[
+        bool,
+        typer.Option(
+            help="Normalise by each image's own statistics, as the original's prediction does."
+        ),
+    ] = False,
+) -> None:
+    """Convert a state dict of the original PatchRefineNet code."""
+    from segmend.cli.settings import write_run_record
+    from segmend.refine import RefineOptions, Refiner
+    from segmend.refine.reference import import_reference
+
+    network = import_reference(weights)
+    variant = network.variant.lower()
+    options = RefineOptions.published(variant=variant)  # type: ignore[arg-type]
+    options = options.model_copy(update={"batch_statistics": batch_statistics})
+    Refiner([network], options=options).save(out)
+    write_run_record(out, "refine import", options)
+    typer.echo(f"PatchRefineNet {network.variant} written to {out}")

@@ -1,0 +1,124 @@
+"""Pictures of masks and their errors, drawn with Pillow alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from segmend.errors import SegmendError
+
+# Okabe and Ito's palette: told apart under every common colour blindness.
+HIT = (0, 158, 115)
+FALSE_POSITIVE = (230, 159, 0)
+FALSE_NEGATIVE = (204, 121, 167)
+IGNORED = (128, 128, 128)
+
+PANEL = 256
+"""Height and width, in pixels, of the square that every panel of a sheet is fitted into."""
+
+GAP, HEADER, CAPTION = 8, 28, 22
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a sheet: an image, its truth, and predictions with a caption each.
+
+    image: float (3, H, W) in [0, 1]; target: int64 (H, W), 255 ignored; predictions: bool or 0/1
+    (H, W); captions: one text a prediction.
+    """
+
+    name: str
+    image: Tensor
+    target: Tensor
+    predictions: Sequence[Tensor]
+    captions: Sequence[str]
+
+
+def error_overlay(
+    image: Tensor, prediction: Tensor, target: Tensor, *, ignore_index: int = 255
+) -> Tensor:
+    """The image with hits, false positives and false negatives laid over it in colour.
+
+    Args:
+        image: float (3, H, W) in [0, 1]. prediction: bool or 0/1 (H, W). target: (H, W) in
+            {0, 1, ignore_index}.
+    Returns:
+        float (3, H, W) in [0, 1]: hits green, false positives orange, false negatives pink,
+        ignored pixels grey.
+    Raises:
+        SegmendError: the sizes differ.
+    """
+    if not image.shape[1:] == prediction.shape == target.shape:
+        raise SegmendError(
+            "image, prediction and target: want the same height and width, got "
+            f"{tuple(image.shape[1:])}, {tuple(prediction.shape)} and {tuple(target.shape)}"
+        )
+    found, true = prediction.bool(), target == 1
+    ignored = target == ignore_index
+    regions = (
+        (found & true, HIT, 0.45),
+        (found & ~true & ~ignored, FALSE_POSITIVE, 0.8),
+        (~found & true, FALSE_NEGATIVE, 0.8),
+        (ignored, IGNORED, 0.5),
+    )
+    # Grey underneath, so that a stain's own colours are not mistaken for an error.
+    result = image.mean(0, keepdim=True).expand(3, -1, -1).clone()
+    for where, colour, opacity in regions:
+        paint = torch.tensor(colour, dtype=result.dtype).view(3, 1, 1) / 255
+        result = torch.where(where, torch.lerp(result, paint, opacity), result)
+    return result
+
+
+def sheet(rows: Sequence[Row], headings: Sequence[str]) -> Image.Image:
+    """A table of pictures: image, truth, then every prediction with its errors in colour.
+
+    Args:
+        rows: at least one; all with as many predictions as `headings`.
+    """
+    if not rows or any(len(r.predictions) != len(headings) for r in rows):
+        raise SegmendError("sheet: want at least one row, each with a prediction a heading")
+    columns = ["image", "truth", *headings]
+    width = len(columns) * (PANEL + GAP) + GAP
+    canvas = Image.new(
+        "RGB", (width, HEADER + len(rows) * (PANEL + CAPTION + GAP) + HEADER), "white"
+    )
+    draw = ImageDraw.Draw(canvas)
+    title, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    for column, heading in enumerate(columns):
+        draw.text((GAP + column * (PANEL + GAP), 5), heading, fill="black", font=title)
+    for number, row in enumerate(rows):
+        top = HEADER + number * (PANEL + CAPTION + GAP)
+        truth = error_overlay(row.image, row.target == 1, row.target)
+        pictures = [row.image, truth]
+        pictures += [error_overlay(row.image, p, row.target) for p in row.predictions]
+        texts = [row.name, "", *row.captions]
+        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            left = GAP + column * (PANEL + GAP)
+            panel = _panel(picture)
+            canvas.paste(panel, (left, top))
+            draw.text((left, top + panel.height + 3), text, fill="black", font=small)
+    _legend(draw, canvas.height - HEADER + 5, small)
+    return canvas
+
+
+def _panel(picture: Tensor) -> Image.Image:
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
+    image = Image.fromarray(pixels.numpy())
+    scale = PANEL / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST)
+
+
+def _legend(
+    draw: ImageDraw.ImageDraw, top: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> None:
+    left = GAP
+    entries = {"hit": HIT, "false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
+    for text, colour in entries.items():
+        draw.rectangle((left, top, left + 14, top + 14), fill=colour)
+        draw.text((left + 20, top - 1), text, fill="black", font=font)
+        left += 40 + round(draw.textlength(text, font=font))

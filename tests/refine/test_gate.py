@@ -1,0 +1,106 @@
+"""The gate: exact counts, best strength and threshold, and closed where nothing helps."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segmend import SegmendError
+from segmend.refine.gate import (
+    SHIFTS,
+    Scores,
+    binary_scores,
+    choose_gate,
+    multiclass_scores,
+    saliency_scores,
+)
+
+
+@given(seed=st.integers(0, 10_000))
+def test_binary_scores_equal_counting_at_every_threshold(seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Scores on the thresholds themselves too: there `>` and `>=` differ.
+    near = SHIFTS[torch.randint(len(SHIFTS), (1, 6, 5), generator=generator)]
+    logits = torch.where(
+        torch.rand(1, 6, 5, generator=generator) < 0.5,
+        near,
+        3 * torch.randn(1, 6, 5, generator=generator),
+    )
+    labels = torch.tensor([0, 1, 255], dtype=torch.uint8)[
+        torch.randint(3, (6, 5), generator=generator)
+    ]
+    parts = binary_scores([logits], [labels]).parts[0, :, 0]
+    for shift, (inter, union) in zip(SHIFTS, parts.tolist(), strict=True):
+        found, true, valid = logits[0] > shift, labels == 1, labels != 255
+        assert inter == int((found & true).sum())
+        assert union == int(((found | true) & valid).sum())
+
+
+def test_multiclass_scores_equal_counting():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 9, 7, generator=generator)
+    labels = torch.randint(4, (9, 7), generator=generator).to(torch.uint8)
+    labels[0] = 255
+    parts = multiclass_scores([logits], [labels]).parts[0, 0]
+    guess = logits.argmax(0)
+    for c in range(4):
+        valid = labels != 255
+        inter = int(((guess == c) & (labels == c)).sum())
+        union = int((((guess == c) | (labels == c)) & valid).sum())
+        assert parts[c].tolist() == [inter, union]
+
+
+def test_saliency_score_is_minus_mae():
+    logits = torch.tensor([[[0.0, 9.0, -9.0]]])
+    labels = torch.tensor([[1, 1, 255]], dtype=torch.uint8)
+    expected = -(0.5 + (1 - torch.tensor(9.0).sigmoid())) / 2
+    pooled = saliency_scores([logits], [labels]).pooled()
+    torch.testing.assert_close(pooled, expected.double().view(1))
+
+
+def test_weights_of_a_resample_equal_repeating_its_images():
+    parts = torch.randint(1, 50, (3, 2, 2, 2))
+    twice = torch.cat([parts[:1], parts[:1], parts[2:]])
+    weighted = Scores(parts).pooled(torch.tensor([[2.0, 0.0, 1.0]], dtype=torch.float64))
+    torch.testing.assert_close(weighted[0], Scores(twice).pooled())
+
+
+def noisy(count, generator, *, bias):
+    labels = (torch.rand(count, 24, 24, generator=generator) < 0.4).to(torch.uint8)
+    truth = labels.float() * 4 - 2
+    base = truth + 2 * torch.randn(count, 24, 24, generator=generator)
+    base[:, :, :12] += bias
+    return labels, base.unsqueeze(1)
+
+
+def test_gate_opens_for_a_true_correction():
+    generator = torch.Generator().manual_seed(0)
+    labels, base = noisy(12, generator, bias=3.0)
+    mended = base.clone()
+    mended[..., :12] -= 3.0
+    gate = choose_gate(list(base), list(mended), list(labels))
+    assert gate.strength == 1.0
+    assert gate.score > gate.base_score + 0.05
+    assert gate.confidence > 0.99
+
+
+def test_gate_stays_closed_for_noise_and_keeps_the_base_threshold():
+    generator = torch.Generator().manual_seed(1)
+    labels, base = noisy(12, generator, bias=0.0)
+    spoilt = base + 2 * torch.randn(base.shape, generator=generator)
+    gate = choose_gate(list(base), list(spoilt), list(labels))
+    assert gate.strength == 0.0
+    assert gate.score == gate.base_score
+    assert gate.threshold == gate.base_threshold
+
+
+def test_confidence_zero_always_opens():
+    generator = torch.Generator().manual_seed(1)
+    labels, base = noisy(4, generator, bias=0.0)
+    gate = choose_gate(list(base), list(-base), list(labels), confidence=0.0)
+    assert gate.strength == 1.0
+
+
+def test_lists_of_different_length_are_named():
+    with pytest.raises(SegmendError, match="got 1, 0 and 1"):
+        choose_gate([torch.zeros(1, 2, 2)], [], [torch.zeros(2, 2, dtype=torch.uint8)])
