@@ -1,0 +1,71 @@
+"""The same cuts for quantised maps: counts per level take the place of the sort."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from segmend.refine.cuts import Cuts, flat_nonzero
+from segmend.refine.patch_grid import PatchGrid
+from segmend.refine.score_codes import ScoreCodes
+
+# Counting beats sorting while the levels are not many more than the pixels that fill them.
+_LEVELS_PER_PIXEL = 4
+
+
+def worth_counting(levels: int, grid: PatchGrid) -> bool:
+    return levels <= _LEVELS_PER_PIXEL * grid.pixels
+
+
+def level_counts(
+    levels: Tensor, top: int, labels: Tensor, valid: Tensor | None, grid: PatchGrid
+) -> Tensor:
+    """Pixels per patch, level and label.
+
+    Args:
+        levels: int32 (N, H, W) in [0, top].
+        labels: integers (N, H, W) in {0, 1}.
+        valid: bool (N, H, W), or None if all pixels count.
+    Returns:
+        int64 (N * patches, top + 1, 2), levels ascending, label last.
+    """
+    images = len(levels)
+    bins = 2 * (top + 1)
+    dtype = torch.int32 if images * grid.patches * bins < 1 << 31 else torch.int64
+    offset = (grid.patch_of_pixel(levels.device) * bins).to(dtype)
+    index = levels.to(dtype).mul(2).add_(labels.to(dtype)).add_(offset)
+    index += torch.arange(images, device=levels.device, dtype=dtype).mul_(grid.patches * bins)[
+        :, None, None
+    ]
+    chosen = index.view(-1) if valid is None else index[valid]
+    counts = torch.bincount(chosen, minlength=images * grid.patches * bins)
+    return counts.view(-1, top + 1, 2)
+
+
+def counted_cuts(scores: ScoreCodes, labels: Tensor, valid: Tensor | None, grid: PatchGrid) -> Cuts:
+    """Cuts by counting. Arguments as in `cuts.sorted_cuts`; codes are levels."""
+    return cuts_of_counts(level_counts(scores.codes, scores.top, labels, valid, grid), scores)
+
+
+def cuts_of_counts(counts: Tensor, scores: ScoreCodes) -> Cuts:
+    """Cuts from `level_counts`."""
+    counts = counts.flip(1)  # from the highest level down
+    levels = counts.shape[1]
+    above = counts.sum(2).cumsum(1)
+    hits = counts[..., 1].cumsum(1)
+    at = flat_nonzero((counts[..., 1] > 0).reshape(-1))
+    higher = levels - 1 - scores.base  # levels above the base threshold
+
+    def score_at(rank: Tensor) -> Tensor:
+        step = torch.searchsorted(above, rank.unsqueeze(1), right=True).squeeze(1)
+        return scores.decode(levels - 1 - step.clamp_(max=levels - 1))
+
+    return Cuts(
+        patch=at // levels,
+        size=above.view(-1)[at],
+        tp=hits.view(-1)[at],
+        valid=above[:, -1],
+        positives=hits[:, -1],
+        base_size=above[:, higher - 1] if higher > 0 else torch.zeros_like(above[:, 0]),
+        score_at=score_at,
+    )
