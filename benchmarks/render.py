@@ -1,0 +1,91 @@
+"""Fill the tables of docs/benchmarks.md from benchmarks/results/*.json; none is typed by hand.
+
+The page says where a table goes: between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
+
+    python benchmarks/render.py            write the page
+    python benchmarks/render.py --check    exit 1 if the page is not what the results give
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+PLACE = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
+NOT_MEASURED = "_Not measured yet._\n"
+
+
+def cell(value: Any) -> str:
+    """A value as it stands in a table: four significant digits, `–` for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def table(outcome: dict[str, Any]) -> str:
+    """One outcome as a markdown table with its notes, command and machine below."""
+    rows = outcome["rows"]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in outcome.get("notes", []))]
+    lines += [f"- Made by `{outcome['command']}` on {outcome['machine']}.", ""]
+    return "\n".join(lines)
+
+
+def render(page: str, outcomes: dict[str, dict[str, Any]]) -> str:
+    """The page with every table filled in.
+
+    Raises:
+        ValueError: an outcome has no place on the page.
+    """
+    homeless = sorted(outcomes.keys() - {m["name"] for m in PLACE.finditer(page)})
+    if homeless:
+        raise ValueError(
+            f"no place on the page for {', '.join(homeless)}: add <!-- begin:{homeless[0]} --> "
+            f"and <!-- end:{homeless[0]} --> on lines of their own"
+        )
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        body = table(outcomes[name]) if name in outcomes else NOT_MEASURED
+        return f"{match[1]}\n{body}\n{match[3]}"
+
+    return PLACE.sub(fill, page)
+
+
+def read_outcomes(folder: Path) -> dict[str, dict[str, Any]]:
+    """All outcomes in a folder, by name; other JSON files (a run record) are passed over."""
+    contents = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    return {content["name"]: content for content in contents if "rows" in content}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page that has the places")
+    parser.add_argument("--out", type=Path, help="where to write; default: over the page")
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
+    options = parser.parse_args()
+    old = options.page.read_text("utf-8")
+    new = render(old, read_outcomes(options.results))
+    if options.check:
+        if new != old:
+            print(f"{options.page}: stale; run python benchmarks/render.py", file=sys.stderr)
+        return int(new != old)
+    (options.out or options.page).write_text(new, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
