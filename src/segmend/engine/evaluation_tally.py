@@ -1,0 +1,197 @@
+"""Count one image after another of one folder of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torchmetrics import Metric
+
+from segmend.data.masks import read_mask
+from segmend.data.probability_maps import read_probabilities
+from segmend.errors import SegmendError
+from segmend.metrics import (
+    BestThreshold,
+    CalibrationError,
+    ClassScores,
+    FScores,
+    MaxFMeasure,
+    MeanAbsoluteError,
+    ThresholdCurve,
+    boundary_counts,
+    boundary_f,
+    dice,
+    iou,
+    region_counts,
+    summarise_classes,
+)
+from segmend.metrics.checks import check_probs
+
+MetricName = Literal["region", "contour", "mae", "fmeasure", "calibration", "threshold"]
+Kind = Literal["pred", "probs"]
+
+
+class EvaluationOptions(BaseModel):
+    """What to measure, and how.
+
+    num_classes: background included; 2 is a binary problem whose foreground is class 1.
+    ignore_index: pixels with this target label count nowhere.
+    encoding: how mask files hold labels; see `read_mask`.
+    threshold: of binary probability maps, used as `probs > threshold`; hard masks need none.
+    metrics: which; None means all that the input allows (the last four need probability maps,
+        and all of those but `calibration` a binary problem).
+    tolerance: of the boundary F, a fraction of the image diagonal (DAVIS).
+    num_resamples, level, seed: of the paired bootstrap.
+    partial: score the images that have a partner, instead of refusing when one is missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_classes: int = Field(default=2, ge=2, le=65535)
+    ignore_index: int = 255
+    encoding: Literal["auto", "index", "0/255"] = "auto"
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    metrics: tuple[MetricName, ...] | None = None
+    tolerance: float = Field(default=0.008, ge=0, lt=1)
+    num_resamples: int = Field(default=2000, ge=1)
+    level: float = Field(default=0.95, gt=0, lt=1)
+    seed: int = 0
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One prediction's rows of counts (one an image) and its figures over the set.
+
+    region: int64 (N, C, 3). contour: int64 (N, C, 4), None if not asked for. scores: by name, as
+    in `evaluation.TITLES`; NaN where nothing could be scored. class_iou: (C,), pooled.
+    """
+
+    folder: Path
+    region: Tensor
+    contour: Tensor | None
+    scores: dict[str, float]
+    class_iou: Tensor
+
+
+class Tally:
+    """Rows of counts and streaming metrics of one folder of predictions."""
+
+    def __init__(
+        self, options: EvaluationOptions, metrics: Sequence[MetricName], kind: Kind
+    ) -> None:
+        self.options, self.metrics, self.kind = options, metrics, kind
+        self.region: list[Tensor] = []
+        self.contour: list[Tensor] = []
+        ignore_index = options.ignore_index
+        streams: dict[MetricName, Metric] = {
+            "mae": MeanAbsoluteError(ignore_index=ignore_index),
+            "fmeasure": MaxFMeasure(ignore_index=ignore_index),
+            "calibration": CalibrationError(ignore_index=ignore_index),
+            "threshold": ThresholdCurve(ignore_index=ignore_index),
+        }
+        self.streams = {name: stream for name, stream in streams.items() if name in metrics}
+
+    def add(self, path: Path, mask: Path, target: Tensor) -> None:
+        """Count one image.
+
+        Args:
+            path: the prediction's file. mask: the target's, for messages.
+            target: int64 (1, H, W).
+        """
+        probs = self._read_probs(path) if self.kind == "probs" else None
+        labels = self.read_labels(path) if probs is None else self._harden(probs)
+        if labels.shape != target.shape:
+            found, wanted = ("x".join(map(str, x.shape[1:])) for x in (labels, target))
+            raise SegmendError(
+                f"{path} is {found} (height x width), but {mask} is {wanted}; "
+                "resize the prediction to its mask"
+            )
+        try:
+            self._count(labels, probs, target)
+        except SegmendError as error:
+            raise SegmendError(f"{path} against {mask}: {error}") from error
+
+    def read_labels(self, path: Path) -> Tensor:
+        """int64 (1, H, W) of a mask file."""
+        return read_mask(
+            path,
+            num_classes=self.options.num_classes,
+            ignore_index=self.options.ignore_index,
+            encoding=self.options.encoding,
+        )[None]
+
+    def scored(self, folder: Path) -> Scored:
+        """Figures over all images added so far."""
+        region = torch.cat(self.region)
+        contour = torch.cat(self.contour) if self.contour else None
+        overlap = summarise_classes(region, iou)
+        scores = {
+            "pooled_iou": float(overlap.pooled),
+            "per_image_iou": float(overlap.per_image),
+            "pooled_dice": float(summarise_classes(region, dice).pooled),
+        }
+        if contour is not None:
+            outline: ClassScores = summarise_classes(contour, boundary_f)
+            scores["pooled_boundary_f"] = float(outline.pooled)
+            scores["per_image_boundary_f"] = float(outline.per_image)
+        for name, stream in self.streams.items():
+            scores |= _figures(name, stream.compute())
+        scores["num_scored_iou"] = int(overlap.num_scored)
+        return Scored(folder, region, contour, scores, overlap.per_class)
+
+    def _count(self, labels: Tensor, probs: Tensor | None, target: Tensor) -> None:
+        num_classes, ignore_index = self.options.num_classes, self.options.ignore_index
+        self.region.append(
+            region_counts(labels, target, num_classes=num_classes, ignore_index=ignore_index)
+        )
+        if "contour" in self.metrics:
+            counts = boundary_counts(
+                labels,
+                target,
+                num_classes=num_classes,
+                tolerance=self.options.tolerance,
+                ignore_index=ignore_index,
+            )
+            self.contour.append(counts)
+        for stream in self.streams.values():
+            stream.update(probs, target)
+
+    def _read_probs(self, path: Path) -> Tensor:
+        """(1, C, H, W), with C = 1 if binary."""
+        probs, num_classes = read_probabilities(path)[None], self.options.num_classes
+        try:
+            check_probs("probabilities", probs, torch.ones_like(probs, dtype=torch.bool))
+        except SegmendError as error:
+            raise SegmendError(f"{path}: {error}") from error
+        wanted = (1, 2) if num_classes == 2 else (num_classes,)
+        if probs.shape[1] not in wanted:
+            raise SegmendError(
+                f"{path}: want {' or '.join(map(str, wanted))} channels for {num_classes} "
+                f"classes, found {probs.shape[1]}; say how many with --num-classes"
+            )
+        return probs[:, -1:] if num_classes == 2 else probs
+
+    def _harden(self, probs: Tensor) -> Tensor:
+        if self.options.num_classes == 2:
+            return (probs[:, 0] > self.options.threshold).long()
+        return probs.argmax(1)
+
+
+def _figures(name: MetricName, value: object) -> dict[str, float]:
+    """Named figures from what a streaming metric computed."""
+    if isinstance(value, FScores):
+        return {
+            "max_f": float(value.maximal),
+            "mean_f": float(value.mean),
+            "adaptive_f": float(value.adaptive),
+        }
+    if isinstance(value, BestThreshold):
+        return {"best_threshold": float(value.threshold), "best_threshold_iou": float(value.iou)}
+    assert isinstance(value, Tensor)
+    return {"mae" if name == "mae" else "calibration_error": float(value)}
