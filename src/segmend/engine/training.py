@@ -1,0 +1,245 @@
+"""Train a base segmenter on any set of images and masks; interrupt it, and it goes on later."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from segmend.data.files import write_json
+from segmend.engine.checkpoints import WEIGHTS_NAME, load_segmenter
+from segmend.engine.crops import CropSet, EpochSampler, Item, ItemSet, cached, collate
+from segmend.engine.options import TrainOptions, pick_device, resolve_precision
+from segmend.engine.progress import progress_bar
+from segmend.engine.seeds import seed_everything
+from segmend.errors import SegmendError
+
+__all__ = ["TrainOptions", "TrainResult", "train_segmenter"]
+
+STATE = "train.json"
+# What may change between the start of a run and its continuation: it does not change the result.
+_FREE = {"cache", "num_workers", "threads", "accelerator"}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training left: `checkpoint` (the folder to give to `load_segmenter`), `curve` (one
+    row an epoch: epoch, train_loss, val_loss, val_iou, seconds), `best` (the row that was kept)."""
+
+    checkpoint: Path
+    curve: list[dict[str, Any]]
+    best: dict[str, Any]
+
+
+def train_segmenter(
+    model: nn.Module,
+    train_set: ItemSet,
+    val_set: ItemSet | None,
+    *,
+    options: TrainOptions | None = None,
+    out: str | Path,
+    resume: bool = True,
+    progress: bool = True,
+) -> TrainResult:
+    """Train with random crops, validate on whole images, keep the best epoch.
+
+    Args:
+        model: images (N, 3, H, W) in [0, 1] → logits (N, C, H, W); C = 1 is a binary problem.
+            Trained in place: afterwards it holds the best weights, on the CPU, in eval mode.
+        train_set, val_set: items dict(name, image (3, H, W), target (H, W)), sizes may differ.
+            "Best" is the highest pooled IoU on `val_set` (threshold 0.5; several classes: mean
+            over those present), at equal IoU the lower loss; without a `val_set`, the last epoch.
+        options: None is `TrainOptions()`.
+        out: folder for `model.safetensors`, `model.json` (the best weights), `curve.json`,
+            `last.ckpt` (to go on from) and `train.json`. Nothing is written elsewhere.
+        resume: go on where an interrupted run in `out` stopped, to the very weights that it
+            would have reached uninterrupted (CPU); a finished run is only read back.
+        progress: show a bar.
+    Raises:
+        SegmendError: an empty set, a loss that does not fit, a loss that is not finite, or
+            (with `resume`) a run in `out` that had other options or another number of images.
+    """
+    options = options or TrainOptions()
+    out = Path(out)
+    for role, items in (("train_set", train_set), ("val_set", val_set)):
+        if items is not None and len(items) == 0:
+            raise SegmendError(f"{role}: want at least one image, got none")
+    if val_set is None and options.patience is not None:
+        raise SegmendError("patience: stopping early wants a val_set, got none")
+    state = {"options": options.model_dump(mode="json"), "images": len(train_set)}
+    if resume and _finished(out, state):
+        load_segmenter(out, model=model)
+        return _read_result(out)
+    write_json(out / STATE, {**state, "finished": False})
+    if not resume:
+        (out / "last.ckpt").unlink(missing_ok=True)
+    train_set = cached(train_set, cache=options.cache, progress=progress)
+    val_set = val_set and cached(val_set, cache=options.cache, progress=progress)
+    with _quiet(), _threads(options.threads):
+        _fit(model, train_set, val_set, options, out, progress)
+    load_segmenter(out, model=model.cpu())
+    write_json(out / STATE, {**state, "finished": True})
+    return _read_result(out)
+
+
+def _fit(
+    model: nn.Module,
+    train_set: ItemSet,
+    val_set: ItemSet | None,
+    options: TrainOptions,
+    out: Path,
+    progress: bool,
+) -> None:
+    import lightning.pytorch as L
+
+    from segmend.engine.task import LAST, Keeper, SegmentationTask
+
+    seed_everything(options.seed)
+    if options.channels_last:
+        model.to(memory_format=torch.channels_last)
+    device = pick_device(options.accelerator)
+    batches = train_loader(train_set, options)
+    with progress_bar("training", total=options.epochs * len(batches), enabled=progress) as bar:
+        trainer = L.Trainer(
+            max_epochs=options.epochs,
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
+            devices=1,
+            precision=resolve_precision(options.precision, device),
+            callbacks=[Keeper(out, options, bar)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=out,
+        )
+        last = out / LAST
+        with _interruptible():
+            trainer.fit(
+                SegmentationTask(model, options),
+                batches,
+                val_set and val_loader(val_set, options),
+                ckpt_path=last if last.exists() else None,
+                weights_only=True,
+            )
+
+
+def train_loader(train_set: ItemSet, options: TrainOptions) -> DataLoader[Item]:
+    """Shuffled batches of augmented crops, the same for the same seed and epoch."""
+    count = len(train_set)
+    crops = CropSet(
+        train_set,
+        crop=options.crop,
+        augment=options.augment,
+        ignore_index=options.ignore_index,
+        seed=options.seed,
+    )
+    return DataLoader(
+        crops,
+        batch_size=options.batch_size,
+        sampler=EpochSampler(count, seed=options.seed),
+        num_workers=options.num_workers,
+        persistent_workers=options.num_workers > 0,
+        collate_fn=partial(collate, ignore_index=options.ignore_index),
+        # A last batch of one image breaks batch norm behind global pooling.
+        drop_last=count > options.batch_size and count % options.batch_size == 1,
+    )
+
+
+def val_loader(val_set: ItemSet, options: TrainOptions) -> DataLoader[Item]:
+    """Whole images one by one, in order."""
+    return DataLoader(
+        val_set,  # type: ignore[arg-type]  # torch wants its own base class, we any sequence
+        batch_size=1,
+        num_workers=options.num_workers,
+        persistent_workers=options.num_workers > 0,
+        collate_fn=partial(collate, ignore_index=options.ignore_index),
+    )
+
+
+def _finished(out: Path, state: dict[str, Any]) -> bool:
+    """Whether `out` holds this very run, complete; SegmendError where it holds another one."""
+    path = out / STATE
+    if not path.exists():
+        return False
+    try:
+        old = json.loads(path.read_text("utf-8"))
+        options, images = old["options"], old["images"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SegmendError(f"{path}: not readable ({error}); choose another folder") from error
+    wanted = {**state["options"], "images": state["images"]}
+    found = {**options, "images": images}
+    changed = [
+        f"{key} was {found.get(key)!r}, now {value!r}"
+        for key, value in wanted.items()
+        if key not in _FREE and found.get(key) != value
+    ]
+    if changed:
+        raise SegmendError(
+            f"{out}: holds a run with other options ({'; '.join(changed)}); choose another "
+            "folder, or start afresh with resume=False (--no-resume)"
+        )
+    return bool(old.get("finished")) and (out / WEIGHTS_NAME).exists()
+
+
+def _read_result(out: Path) -> TrainResult:
+    curve = json.loads((out / "curve.json").read_text("utf-8"))
+    best = json.loads((out / "model.json").read_text("utf-8"))["metrics"]
+    return TrainResult(checkpoint=out, curve=curve, best=best)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice about loggers and workers is not for our users."""
+    import lightning.pytorch  # noqa: F401  # sets its loggers' level when imported first
+
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\).*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning turns Ctrl-C into `SystemExit` and then ignores the signal: undo both."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
