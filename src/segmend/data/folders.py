@@ -54,7 +54,7 @@ class SegmentationFolder(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         match = self.matches[index]
-        item = {"name": match.name, "image": read_image(match.paths["images"])}
+        item: dict[str, Any] = {"name": match.name, "image": read_image(match.paths["images"])}
         if "masks" in match.paths:
             item["target"] = _target(self, match)
             check_same_size(
@@ -116,7 +116,7 @@ class ProbabilityFolder(Dataset[dict[str, Any]]):
 
 
 def fit_channels(path: Path, probs: Tensor, *, num_classes: int) -> Tensor:
-    """The channels that `num_classes` asks for: (1, H, W) for two classes, else (num_classes, H, W).
+    """The channels `num_classes` asks for: (1, H, W) for two classes, else (num_classes, H, W).
 
     Raises:
         SegmendError: another number of channels, or two channels that do not sum to 1.
@@ -126,8 +126,8 @@ def fit_channels(path: Path, probs: Tensor, *, num_classes: int) -> Tensor:
         gap = float((probs.sum(0) - 1.0).abs().max())
         if gap > 0.02:  # float16 and 8 bit files are within 0.004
             raise SegmendError(
-                f"{path}: two channels that miss a sum of 1 by up to {gap:.3g}; want the softmax of "
-                "background and foreground, or the foreground alone as one channel"
+                f"{path}: two channels that miss a sum of 1 by up to {gap:.3g}; want the softmax "
+                "of background and foreground, or the foreground alone as one channel"
             )
         return probs[1:]
     wanted = 1 if num_classes == 2 else num_classes
