@@ -73,7 +73,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+def resolve_precision(
+    precision: Precision, device: torch.device
+) -> Literal["bf16-mixed", "32-true"]:
     """ "auto" made definite for this device."""
     if precision != "auto":
         return precision

@@ -115,6 +115,9 @@ class Part:
 
 def names_of(items: ItemSet) -> list[str]:
     """The names of a set's items, without decoding images where the set knows its names."""
+    if isinstance(items, Part):
+        names = names_of(items.items)
+        return [names[i] for i in items.indices]
     matches = getattr(items, "matches", None)
     if matches is not None:
         return [str(match.name) for match in matches]

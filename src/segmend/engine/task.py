@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -101,7 +102,7 @@ class SegmentationTask(L.LightningModule):
             "val_iou": float(iou(self._counts).nanmean()),
         }
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.options
         optimizer = AdamW(
             parameter_groups(self.model, options), lr=options.lr, weight_decay=options.weight_decay

@@ -7,8 +7,8 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from segmend.data.files import write_json
 from segmend.engine.checkpoints import WEIGHTS_NAME, load_segmenter
 from segmend.engine.crops import CropSet, EpochSampler, Item, ItemSet, cached, collate
 from segmend.engine.options import TrainOptions, pick_device, resolve_precision
-from segmend.engine.progress import progress_bar
+from segmend.engine.progress import Bar, progress_bar
 from segmend.engine.seeds import seed_everything
 from segmend.errors import SegmendError
 
@@ -52,6 +52,7 @@ def train_segmenter(
     out: str | Path,
     resume: bool = True,
     progress: bool = True,
+    description: str = "training",
 ) -> TrainResult:
     """Train with random crops, validate on whole images, keep the best epoch.
 
@@ -66,7 +67,7 @@ def train_segmenter(
             `last.ckpt` (to go on from) and `train.json`. Nothing is written elsewhere.
         resume: go on where an interrupted run in `out` stopped, to the very weights that it
             would have reached uninterrupted (CPU); a finished run is only read back.
-        progress: show a bar.
+        progress, description: show a bar, and what it says is being done.
     Raises:
         SegmendError: an empty set, a loss that does not fit, a loss that is not finite, or
             (with `resume`) a run in `out` that had other options or another number of images.
@@ -88,7 +89,8 @@ def train_segmenter(
     train_set = cached(train_set, cache=options.cache, progress=progress)
     val_set = val_set and cached(val_set, cache=options.cache, progress=progress)
     with _quiet(), _threads(options.threads):
-        _fit(model, train_set, val_set, options, out, progress)
+        bar = partial(progress_bar, description, enabled=progress)
+        _fit(model, train_set, val_set, options, out, bar)
     load_segmenter(out, model=model.cpu())
     write_json(out / STATE, {**state, "finished": True})
     return _read_result(out)
@@ -100,7 +102,7 @@ def _fit(
     val_set: ItemSet | None,
     options: TrainOptions,
     out: Path,
-    progress: bool,
+    make_bar: Callable[..., AbstractContextManager[Bar]],
 ) -> None:
     import lightning.pytorch as L
 
@@ -111,7 +113,7 @@ def _fit(
         model.to(memory_format=torch.channels_last)
     device = pick_device(options.accelerator)
     batches = train_loader(train_set, options)
-    with progress_bar("training", total=options.epochs * len(batches), enabled=progress) as bar:
+    with make_bar(total=options.epochs * len(batches)) as bar:
         trainer = L.Trainer(
             max_epochs=options.epochs,
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
