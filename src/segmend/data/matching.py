@@ -14,10 +14,10 @@ from segmend.data.probability_maps import PROBABILITY_SUFFIXES
 from segmend.errors import SegmendError
 
 # What tools append to the name of an image: "_0000" is nnU-Net's first channel, "_sat" DeepGlobe's.
-STEM_SUFFIXES = tuple(
-    "mask masks label labels seg segmentation gt groundtruth prob probs probabilities "
-    "pred prediction image images img sat 0000".split()
-)
+STEM_SUFFIXES = (
+    "mask", "masks", "label", "labels", "seg", "segmentation", "gt", "groundtruth", "prob",
+    "probs", "probabilities", "pred", "prediction", "image", "images", "img", "sat", "0000",
+)  # fmt: skip
 _STRIPPED = re.compile(rf"(?<=.)[_-](?:{'|'.join(STEM_SUFFIXES)})$", re.IGNORECASE)
 _BY_ROLE = {
     "images": IMAGE_SUFFIXES,

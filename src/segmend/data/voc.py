@@ -15,10 +15,11 @@ from segmend.data.images import IMAGE_SUFFIXES, read_image
 from segmend.data.masks import read_mask
 from segmend.errors import SegmendError
 
-VOC_CLASSES = tuple(
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
-    "motorbike person pottedplant sheep sofa train tvmonitor".split()
-)
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat",
+    "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant",
+    "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 _MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
 
 
