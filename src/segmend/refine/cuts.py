@@ -46,41 +46,55 @@ def sorted_cuts(scores: ScoreCodes, labels: Tensor, valid: Tensor | None, fold: 
     """Cuts by one sort. `labels` (N, H, W) in {0, 1}, any integer dtype; `valid` bool or None."""
     # Key: score from high to low, then label, so that a run's positives end the run. Ignored
     # pixels and padding get the largest key, which is even: it carries no positive.
-    last = 2 * (scores.top + 1)
-    dtype = torch.int32 if last < 1 << 31 else torch.int64
-    keys = (scores.top - scores.codes.to(dtype)).mul_(2).add_(labels.to(dtype))
+    dtype = torch.int32 if scores.bound < 1 << 30 else torch.int64
+    keys = labels.to(dtype, copy=True).sub_(scores.codes.to(dtype), alpha=2)
+    last = 2 * scores.bound + 2
     if valid is not None:
         keys.masked_fill_(~valid, last)
     ordered = sort_rows(fold(keys, last))
+    patches, pixels = ordered.shape
+
+    def first_at_least(key: int) -> Tensor:
+        wanted = torch.full((patches, 1), key, dtype=dtype, device=ordered.device)
+        return torch.searchsorted(ordered, wanted).squeeze(1)
+
+    def score_at(rank: Tensor) -> Tensor:
+        key = ordered.gather(1, rank.clamp(0, pixels - 1).unsqueeze(1)).squeeze(1)
+        return scores.decode((-(key >> 1)).clamp_(min=-scores.bound))
+
+    patch, size, tp, positives = _run_ends(ordered)
+    return Cuts(
+        patch=patch,
+        size=size,
+        tp=tp,
+        valid=first_at_least(last),
+        positives=positives,
+        base_size=first_at_least(-2 * scores.base),
+        score_at=score_at,
+    )
+
+
+def _run_ends(ordered: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Patch, size and tp of the candidates, and the positives of every patch, from sorted keys."""
     patches, pixels = ordered.shape
     flat = ordered.view(-1)
     at = flat_nonzero((flat & 1).to(torch.bool))
     ends = torch.searchsorted(at, torch.arange(patches + 1, device=at.device) * pixels)
     positives = ends.diff()
-    patch = torch.repeat_interleave(positives, output_size=len(at))
+    # A cut right before a positive of lower score is no candidate either: the next run, then
+    # without negatives, only raises the IoU. What is left is mostly few.
+    last = torch.ones(len(at), dtype=torch.bool, device=at.device)
+    torch.gt(at[1:], at[:-1] + 1, out=last[:-1])
+    last[ends[1:][positives > 0] - 1] = True  # the neighbour may be of the next patch
+    which = flat_nonzero(last)
+    at = at.index_select(0, which)
+    patch = at // pixels
     size = at - patch * pixels + 1
-    tp = torch.arange(1, len(at) + 1, device=at.device) - ends[patch]
-    following = flat[(at + 1).clamp_(max=flat.numel() - 1)]
-    run_end = flat_nonzero(((flat[at] ^ following) > 1) | (size == pixels))
-
-    def first_at_least(key: int) -> Tensor:
-        wanted = torch.full((patches, 1), key, dtype=dtype, device=at.device)
-        return torch.searchsorted(ordered, wanted).squeeze(1)
-
-    def score_at(rank: Tensor) -> Tensor:
-        key = ordered.gather(1, rank.clamp(0, pixels - 1).unsqueeze(1)).squeeze(1)
-        # The key of padding decodes to code -1; such a rank is asked for, but never used.
-        return scores.decode((scores.top - (key >> 1)).clamp_(min=0))
-
-    return Cuts(
-        patch=patch[run_end],
-        size=size[run_end],
-        tp=tp[run_end],
-        valid=first_at_least(last),
-        positives=positives,
-        base_size=first_at_least(2 * (scores.top - scores.base)),
-        score_at=score_at,
-    )
+    key = flat.index_select(0, at)
+    following = flat.index_select(0, (at + 1).clamp_(max=flat.numel() - 1))
+    kept = flat_nonzero((key >> 1 != following >> 1) | (size == pixels))
+    patch, size, which = (values.index_select(0, kept) for values in (patch, size, which))
+    return patch, size, which - ends.index_select(0, patch) + 1, positives
 
 
 Fold = Callable[[Tensor, int], Tensor]

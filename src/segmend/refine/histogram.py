@@ -9,12 +9,12 @@ from segmend.refine.cuts import Cuts, flat_nonzero
 from segmend.refine.patch_grid import PatchGrid
 from segmend.refine.score_codes import ScoreCodes
 
-# Counting beats sorting while the levels are not many more than the pixels that fill them.
-_LEVELS_PER_PIXEL = 4
+# Counting beats sorting once a level has about this many pixels to count (measured).
+_PIXELS_PER_LEVEL = 2
 
 
 def worth_counting(levels: int, grid: PatchGrid) -> bool:
-    return levels <= _LEVELS_PER_PIXEL * grid.pixels
+    return levels * _PIXELS_PER_LEVEL <= grid.pixels
 
 
 def level_counts(
@@ -33,18 +33,17 @@ def level_counts(
     bins = 2 * (top + 1)
     dtype = torch.int32 if images * grid.patches * bins < 1 << 31 else torch.int64
     offset = (grid.patch_of_pixel(levels.device) * bins).to(dtype)
-    index = levels.to(dtype).mul(2).add_(labels.to(dtype)).add_(offset)
-    index += torch.arange(images, device=levels.device, dtype=dtype).mul_(grid.patches * bins)[
-        :, None, None
-    ]
-    chosen = index.view(-1) if valid is None else index[valid]
+    first = torch.arange(images, device=levels.device, dtype=dtype) * (grid.patches * bins)
+    index = first[:, None, None] + offset
+    index.add_(levels.to(dtype), alpha=2).add_(labels.to(dtype))
+    chosen = index.view(-1) if valid is None else index[valid]  # ignored pixels: nowhere
     counts = torch.bincount(chosen, minlength=images * grid.patches * bins)
     return counts.view(-1, top + 1, 2)
 
 
 def counted_cuts(scores: ScoreCodes, labels: Tensor, valid: Tensor | None, grid: PatchGrid) -> Cuts:
     """Cuts by counting. Arguments as in `cuts.sorted_cuts`; codes are levels."""
-    return cuts_of_counts(level_counts(scores.codes, scores.top, labels, valid, grid), scores)
+    return cuts_of_counts(level_counts(scores.codes, scores.bound, labels, valid, grid), scores)
 
 
 def cuts_of_counts(counts: Tensor, scores: ScoreCodes) -> Cuts:
@@ -62,8 +61,8 @@ def cuts_of_counts(counts: Tensor, scores: ScoreCodes) -> Cuts:
 
     return Cuts(
         patch=at // levels,
-        size=above.view(-1)[at],
-        tp=hits.view(-1)[at],
+        size=above.view(-1).index_select(0, at),
+        tp=hits.view(-1).index_select(0, at),
         valid=above[:, -1],
         positives=hits[:, -1],
         base_size=above[:, higher - 1] if higher > 0 else torch.zeros_like(above[:, 0]),

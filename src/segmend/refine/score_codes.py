@@ -21,12 +21,14 @@ _ONE_64 = 0x3FF0000000000000
 
 @dataclass(frozen=True)
 class ScoreCodes:
-    """Codes in [0, top] with the order and the ties of the scores that they stand for."""
+    """Whole numbers with the order and the ties of the scores that they stand for."""
 
     codes: Tensor
-    top: int
+    """int32 or int64, the shape of the scores."""
+    bound: int
+    """No code is above it, and none below -bound."""
     base: int
-    """Largest code whose score is <= the base threshold; -1 if there is none."""
+    """Largest code whose score is <= the base threshold, or a smaller number if there is none."""
     decode: Callable[[Tensor], Tensor]
     """Codes back to scores, in the dtype of thresholds."""
 
@@ -89,11 +91,11 @@ def _encode_probabilities(wide: Tensor, base: float, dtype: torch.dtype) -> Scor
 def _encode_float32(wide: Tensor, base: float, dtype: torch.dtype) -> ScoreCodes:
     def code(values: Tensor) -> Tensor:
         bits = (values + 0).view(torch.int32)
-        # Negative floats descend as their bits ascend: flip those bits, then shift all to >= 0.
-        return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64) + (1 << 31)
+        # Negative floats descend as their bits ascend: flip those.
+        return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(torch.int64)
 
     def decode(codes: Tensor) -> Tensor:
-        bits = (codes - (1 << 31)).to(torch.int32)
+        bits = codes.to(torch.int32)
         return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32).to(dtype)
 
-    return ScoreCodes(code(wide), (1 << 32) - 1, int(code(wide.new_tensor([base]))), decode)
+    return ScoreCodes(code(wide), 1 << 31, int(code(wide.new_tensor([base]))), decode)

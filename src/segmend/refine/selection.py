@@ -37,7 +37,7 @@ def check_epsilon(epsilon: float) -> None:
 
 def best_for_patch(cuts: Cuts, *, epsilon: float, ties: Ties) -> Tensor:
     """(B,) size of the cut with the highest (TP + epsilon) / (union + epsilon) of each patch."""
-    union = cuts.positives[cuts.patch] + cuts.size - cuts.tp
+    union = cuts.positives.index_select(0, cuts.patch) + cuts.size - cuts.tp
     value = (cuts.tp + epsilon).double() / (union + epsilon).double()
     empty = epsilon / (cuts.positives + epsilon).double()
     # Nothing to find and nothing found: a perfect patch.
@@ -64,9 +64,9 @@ def best_for_image(cuts: Cuts, *, images: int, epsilon: float, ties: Ties) -> Te
     num = torch.zeros(images, dtype=torch.float64, device=image.device)
     den = torch.ones_like(num)
     nothing = torch.zeros(patches, dtype=torch.float64, device=image.device)
-    cut_image, fp = image[cuts.patch], cuts.size - cuts.tp
+    cut_image, fp = image.index_select(0, cuts.patch), cuts.size - cuts.tp
     while True:
-        value = den[cut_image] * cuts.tp - num[cut_image] * fp
+        value = den.index_select(0, cut_image) * cuts.tp - num.index_select(0, cut_image) * fp
         chosen = _choose(cuts, value, nothing, "smallest")
         hits = _at(cuts.tp, chosen)
         new_num = (total(hits) + epsilon).double()
@@ -81,7 +81,7 @@ def best_for_image(cuts: Cuts, *, images: int, epsilon: float, ties: Ties) -> Te
 def _choose(cuts: Cuts, value: Tensor, empty: Tensor, ties: Ties) -> Tensor:
     """(B,) index of the cut with the highest `value`, -1 where the empty cut wins."""
     best = empty.scatter_reduce(0, cuts.patch, value, "amax")
-    tied = flat_nonzero(value == best[cuts.patch])
+    tied = flat_nonzero(value == best.index_select(0, cuts.patch))
     patch = cuts.patch[tied]
     cost = _cost(cuts.size[tied], cuts.base_size[patch], ties)
     empty_cost = _cost(torch.zeros_like(cuts.base_size), cuts.base_size, ties)

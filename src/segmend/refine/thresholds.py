@@ -130,7 +130,7 @@ def candidate_cuts(
         scores = scores.masked_fill(~valid, 0)
     low, high = check_scores(scores, probabilities=probabilities)
     codes = encode(scores, base=base, low=low, high=high)
-    if is_quantised(scores) and worth_counting(codes.top + 1, grid):
+    if is_quantised(scores) and worth_counting(codes.bound + 1, grid):
         return counted_cuts(codes, labels, valid, grid)
     return sorted_cuts(codes, labels, valid, lambda keys, fill: grid.fold(keys, fill=fill))
 
