@@ -90,23 +90,32 @@ def _check_suffixes(out: list[Path]) -> None:
 
 
 def _print_table(result: Evaluation) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{len(result.names)} images", title_justify="left")
+    from segmend.engine.evaluation import LEGEND
+
+    table = Table(
+        title=f"{len(result.names)} images",
+        title_justify="left",
+        caption=LEGEND,
+        caption_justify="left",
+        box=box.SIMPLE,
+    )
     table.add_column("figure")
-    table.add_column("pred", justify="right")
+    table.add_column("pred", justify="right", no_wrap=True)
     if result.against is not None:
         level = next(iter(result.differences.values())).level
-        for heading in ("against", "pred - against", f"{level:.0%} interval"):
-            table.add_column(heading, justify="right")
+        table.add_column("against", justify="right", no_wrap=True)
+        table.add_column(f"difference \\[{level:.0%} interval]", justify="right")
     for name, value in result.pred.scores.items():
         table.add_row(result.title(name), _number(value), *_comparison(result, name))
     if result.num_classes > 2:
         for index, value in enumerate(result.pred.class_iou.tolist()):
             other = [] if result.against is None else [result.against.class_iou[index].item()]
             table.add_row(f"IoU of class {index}, pooled", *map(_number, [value, *other]))
-    Console(soft_wrap=False).print(table)
+    Console().print(table)
 
 
 def _comparison(result: Evaluation, name: str) -> list[str]:
@@ -116,8 +125,8 @@ def _comparison(result: Evaluation, name: str) -> list[str]:
     cells = [_number(result.against.scores[name])]
     interval = result.differences.get(name)
     if interval is not None:
-        cells.append(f"{interval.difference:+.4f}")
-        cells.append(f"{interval.low:+.4f} .. {interval.high:+.4f}")
+        low, high = interval.low, interval.high
+        cells.append(f"{interval.difference:+.4f} \\[{low:+.4f}, {high:+.4f}]")
     return cells
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from segmend.data.folders import Match, match_folders
+from segmend.data.masks import read_mask
 from segmend.engine.evaluation_tally import EvaluationOptions, Kind, MetricName, Scored, Tally
 from segmend.engine.progress import track
 from segmend.errors import SegmendError
@@ -22,36 +25,34 @@ from segmend.metrics import (
     pooled_iou_difference,
 )
 
-__all__ = ["TITLES", "Evaluation", "EvaluationOptions", "evaluate_folder"]
+__all__ = ["LEGEND", "TITLES", "Evaluation", "EvaluationOptions", "evaluate_folder"]
 
 OF_LABELS: tuple[MetricName, ...] = ("region", "contour")
 OF_BINARY_PROBS: tuple[MetricName, ...] = ("mae", "fmeasure", "calibration", "threshold")
 
 TITLES: dict[str, tuple[str, str]] = {
-    "pooled_iou": (
-        "foreground IoU, pooled over the set",
-        "mIoU: IoU of each class pooled over the set, then mean over classes",
-    ),
-    "per_image_iou": (
-        "foreground IoU, per image, then averaged",
-        "IoU, mean over an image's classes, then over images",
-    ),
-    "pooled_dice": ("foreground Dice, pooled over the set", "Dice, pooled, mean over classes"),
-    "pooled_boundary_f": ("boundary F, pooled over the set", "boundary F, pooled, class mean"),
-    "per_image_boundary_f": (
-        "boundary F, per image, then averaged",
-        "boundary F, mean over an image's classes, then over images",
-    ),
-    "mae": ("mean absolute error, per image, then averaged",) * 2,
-    "max_f": ("F-measure (beta² = 0.3), largest over thresholds",) * 2,
-    "mean_f": ("F-measure (beta² = 0.3), mean over thresholds",) * 2,
-    "adaptive_f": ("F-measure (beta² = 0.3), at twice the mean score",) * 2,
-    "calibration_error": ("expected calibration error, 15 bins",) * 2,
-    "best_threshold": ("best single threshold for these very masks",) * 2,
-    "best_threshold_iou": ("foreground IoU, pooled, at that threshold",) * 2,
-    "num_scored_iou": ("images that have an IoU of their own",) * 2,
+    "pooled_iou": ("foreground IoU, pooled", "mIoU (pooled per class)"),
+    "per_image_iou": ("foreground IoU, per image", "mIoU, per image"),
+    "pooled_dice": ("foreground Dice, pooled", "mean Dice (pooled per class)"),
+    "pooled_boundary_f": ("boundary F, pooled", "mean boundary F (pooled per class)"),
+    "per_image_boundary_f": ("boundary F, per image", "mean boundary F, per image"),
+    "mae": ("mean absolute error, per image",) * 2,
+    "max_f": ("F-measure, maximal",) * 2,
+    "mean_f": ("F-measure, mean over thresholds",) * 2,
+    "adaptive_f": ("F-measure, adaptive threshold",) * 2,
+    "calibration_error": ("calibration error, pooled",) * 2,
+    "best_threshold": ("best threshold on these masks",) * 2,
+    "best_threshold_iou": ("IoU at best threshold, pooled",) * 2,
+    "num_scored_iou": ("images that have an IoU",) * 2,
 }
 """What each figure is, for two classes and for more."""
+
+LEGEND = (
+    "pooled: counts added over all images, then one ratio. "
+    "per image: each image's own score, then their mean; "
+    "images with nothing to find and nothing found have none. difference: pred - against."
+)
+"""Which average is which; belongs under every table of these figures."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Evaluation:
         return {
             "num_images": len(self.names),
             "num_classes": self.num_classes,
+            "averages": LEGEND,
             "figures": {name: self.title(name) for name in self.pred.scores},
             "scores": {k: _side(scored) for k, scored in sides.items() if scored is not None},
             "differences": {
@@ -123,22 +125,32 @@ def evaluate_folder(
     theirs, rivals = Tally(options, metrics, kind), matches
     if against is not None:
         rivals = _match(masks, against, kind, options)
-    names = [name for name in matches if name in rivals]
-    if not names:
-        raise SegmendError(f"{predictions}: no image has a mask in {masks} and all predictions")
-    for name in track(names, description="evaluating", total=len(names), enabled=progress):
-        mask = matches[name].paths["masks"]
-        target = ours.read_labels(mask)
-        ours.add(matches[name].paths[kind], mask, target)
+    chosen = [mask for mask in matches if mask in rivals]
+    if not chosen:
+        raise SegmendError(f"{predictions}, {against}: no mask in {masks} has a partner in both")
+    for mask in track(chosen, description="evaluating", total=len(chosen), enabled=progress):
+        target = _read_target(mask, options)
+        ours.add(matches[mask].paths[kind], mask, target)
         if against is not None:
-            theirs.add(rivals[name].paths[kind], mask, target)
+            theirs.add(rivals[mask].paths[kind], mask, target)
+    names = tuple(matches[mask].name for mask in chosen)
     pred = ours.scored(predictions)
     if against is None:
-        return Evaluation(tuple(names), options.num_classes, pred)
+        return Evaluation(names, options.num_classes, pred)
     other = theirs.scored(against)
-    return Evaluation(
-        tuple(names), options.num_classes, pred, other, _differences(other, pred, options)
+    differences = _differences(other, pred, options)
+    return Evaluation(names, options.num_classes, pred, other, differences)
+
+
+def _read_target(mask: Path, options: EvaluationOptions) -> Tensor:
+    """int64 (1, H, W)."""
+    target = read_mask(
+        mask,
+        num_classes=options.num_classes,
+        ignore_index=options.ignore_index,
+        encoding=options.encoding,
     )
+    return target[None]
 
 
 def _metrics(options: EvaluationOptions, kind: Kind) -> tuple[MetricName, ...]:
@@ -157,9 +169,10 @@ def _metrics(options: EvaluationOptions, kind: Kind) -> tuple[MetricName, ...]:
 
 def _match(
     masks: Path, predictions: Path, kind: Kind, options: EvaluationOptions
-) -> dict[str, Match]:
+) -> dict[Path, Match]:
+    """By mask, because a pair's name may differ with the naming of the predictions."""
     matches = match_folders({"masks": masks, kind: predictions}, partial=options.partial)
-    return {match.name: match for match in matches}
+    return {match.paths["masks"]: match for match in matches}
 
 
 def _differences(base: Scored, other: Scored, options: EvaluationOptions) -> dict[str, Interval]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchmetrics import Metric
 
-from segmend.data.masks import read_mask
+from segmend.data.folders import check_same_size, fit_channels
+from segmend.data.masks import Encoding, read_mask
 from segmend.data.probability_maps import read_probabilities
 from segmend.errors import SegmendError
 from segmend.metrics import (
@@ -30,7 +31,6 @@ from segmend.metrics import (
     region_counts,
     summarise_classes,
 )
-from segmend.metrics.checks import check_probs
 
 MetricName = Literal["region", "contour", "mae", "fmeasure", "calibration", "threshold"]
 Kind = Literal["pred", "probs"]
@@ -41,7 +41,8 @@ class EvaluationOptions(BaseModel):
 
     num_classes: background included; 2 is a binary problem whose foreground is class 1.
     ignore_index: pixels with this target label count nowhere.
-    encoding: how mask files hold labels; see `read_mask`.
+    encoding, pred_encoding: how the files of masks and of predicted masks hold labels; see
+        `read_mask`. Where masks have ignored pixels, say "index" rather than "auto".
     threshold: of binary probability maps, used as `probs > threshold`; hard masks need none.
     metrics: which; None means all that the input allows (the last four need probability maps,
         and all of those but `calibration` a binary problem).
@@ -54,7 +55,8 @@ class EvaluationOptions(BaseModel):
 
     num_classes: int = Field(default=2, ge=2, le=65535)
     ignore_index: int = 255
-    encoding: Literal["auto", "index", "0/255"] = "auto"
+    encoding: Encoding = "auto"
+    pred_encoding: Encoding = "auto"
     threshold: float = Field(default=0.5, ge=0, le=1)
     metrics: tuple[MetricName, ...] | None = None
     tolerance: float = Field(default=0.008, ge=0, lt=1)
@@ -105,26 +107,12 @@ class Tally:
             target: int64 (1, H, W).
         """
         probs = self._read_probs(path) if self.kind == "probs" else None
-        labels = self.read_labels(path) if probs is None else self._harden(probs)
-        if labels.shape != target.shape:
-            found, wanted = ("x".join(map(str, x.shape[1:])) for x in (labels, target))
-            raise SegmendError(
-                f"{path} is {found} (height x width), but {mask} is {wanted}; "
-                "resize the prediction to its mask"
-            )
+        labels = self._read_labels(path) if probs is None else self._harden(probs)
+        check_same_size(path, labels, mask, target)
         try:
             self._count(labels, probs, target)
         except SegmendError as error:
             raise SegmendError(f"{path} against {mask}: {error}") from error
-
-    def read_labels(self, path: Path) -> Tensor:
-        """int64 (1, H, W) of a mask file."""
-        return read_mask(
-            path,
-            num_classes=self.options.num_classes,
-            ignore_index=self.options.ignore_index,
-            encoding=self.options.encoding,
-        )[None]
 
     def scored(self, folder: Path) -> Scored:
         """Figures over all images added so far."""
@@ -162,20 +150,21 @@ class Tally:
         for stream in self.streams.values():
             stream.update(probs, target)
 
+    def _read_labels(self, path: Path) -> Tensor:
+        """int64 (1, H, W)."""
+        options = self.options
+        mask = read_mask(
+            path,
+            num_classes=options.num_classes,
+            ignore_index=options.ignore_index,
+            encoding=options.pred_encoding,
+        )
+        return mask[None]
+
     def _read_probs(self, path: Path) -> Tensor:
         """(1, C, H, W), with C = 1 if binary."""
-        probs, num_classes = read_probabilities(path)[None], self.options.num_classes
-        try:
-            check_probs("probabilities", probs, torch.ones_like(probs, dtype=torch.bool))
-        except SegmendError as error:
-            raise SegmendError(f"{path}: {error}") from error
-        wanted = (1, 2) if num_classes == 2 else (num_classes,)
-        if probs.shape[1] not in wanted:
-            raise SegmendError(
-                f"{path}: want {' or '.join(map(str, wanted))} channels for {num_classes} "
-                f"classes, found {probs.shape[1]}; say how many with --num-classes"
-            )
-        return probs[:, -1:] if num_classes == 2 else probs
+        probs = read_probabilities(path)
+        return fit_channels(path, probs, num_classes=self.options.num_classes)[None]
 
     def _harden(self, probs: Tensor) -> Tensor:
         if self.options.num_classes == 2:
