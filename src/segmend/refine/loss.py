@@ -138,8 +138,7 @@ def patch_refine_loss(
 ) -> Tensor:
     """Published total: 0.7 L_RS(output, pseudo-labels) + 0.3 L_reg(output, labels).
 
-    Averaged over the global and the local output, or of the global one alone where `local` is None
-    (P0).
+    Averaged over the global and the local output; the global one alone for P0.
 
     Args:
         refined: output of PatchRefineNet, logits (N, 1, H, W) each.
@@ -158,9 +157,7 @@ def patch_refine_loss(
             logits, pseudo_labels, pseudo_valid, argument_order=argument_order
         )
         against_masks = regularisation_loss(logits, labels, valid, argument_order=argument_order)
-        totals.append(
-            pseudo_label_weight * against_pseudo + (1 - pseudo_label_weight) * against_masks
-        )
+        totals.append(torch.lerp(against_masks, against_pseudo, pseudo_label_weight))
     return torch.stack(totals).mean()
 
 
@@ -204,8 +201,8 @@ def _laplacian(maps: Tensor) -> Tensor:
     """8 times a pixel minus its 8 neighbours, zeros outside; float (N, C, H, W)."""
     kernel = maps.new_full((1, 1, 3, 3), -1.0)
     kernel[..., 1, 1] = 8.0
-    flat = maps.flatten(0, 1).unsqueeze(1)
-    return F.conv2d(flat, kernel, padding=1).reshape(maps.shape)
+    with torch.autocast(maps.device.type, enabled=False):  # differences need their last digits
+        return F.conv2d(maps.flatten(0, 1).unsqueeze(1), kernel, padding=1).reshape(maps.shape)
 
 
 def _log_edge_map(steps: Tensor) -> tuple[Tensor, Tensor]:
