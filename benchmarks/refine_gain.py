@@ -50,9 +50,9 @@ class Set:
 
 
 SETS = {
-    "kvasir": Set("kvasir-seg", 96, 24, 96, 16, 40),
-    "roads": Set("epfl-roads", 200, 120, 192, 4, 80),
-    "nuclei": Set("bbbc038-nuclei", None, 30, 128, 8, 30),
+    "kvasir": Set("kvasir-seg", 96, 16, 96, 16, 40),
+    "roads": Set("epfl-roads", 200, 60, 160, 4, 80),
+    "nuclei": Set("bbbc038-nuclei", None, 14, 112, 8, 20),
 }
 ARCHITECTURES = ("fpn", "unet")
 
@@ -117,7 +117,7 @@ def train_base(name: str, architecture: str, seed: int, data: Path, out: Path) -
     model = build_segmenter(architecture)
     start = time.perf_counter()
     options = TrainOptions(
-        epochs=spec.epochs, crop=spec.crop, batch_size=spec.batch_size, seed=seed, patience=None
+        epochs=spec.epochs, crop=spec.crop, batch_size=spec.batch_size, seed=seed, threads=1
     )
     result = train_segmenter(
         model, sets["train"], sets["val"], options=options, out=run / "base", progress=False

@@ -52,10 +52,16 @@ def test_support_shows_its_class_and_never_the_query(ways, shots):
             for image, mask in pairs:
                 assert mask.any()
                 assert not torch.equal(image, episode.query)
-                assert any(
-                    torch.equal(image, DATA[i]["image"]) and torch.equal(mask, DATA[i]["target"] == label)
-                    for i in range(len(DATA))
-                )  # fmt: skip
+                assert shown(image, mask, label)
+
+
+def shown(image, mask, label):
+    """Whether this is an image of the data with the mask of this class."""
+    items = (DATA[i] for i in range(len(DATA)))
+    return any(
+        torch.equal(image, item["image"]) and torch.equal(mask, item["target"] == label)
+        for item in items
+    )
 
 
 def test_same_seed_same_episodes_other_seed_others():

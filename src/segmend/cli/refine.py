@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from segmend.refine import Refiner
+    from segmend.refine.refiner import Progress
 
 PROBS = Annotated[
     Path, typer.Option(help="Folder of probability maps: PNG (8 or 16 bit), TIFF, NPY or NPZ.")
@@ -39,21 +45,11 @@ def fit(
     out-of-fold maps of `segmend train --folds`.
     """
     from segmend.cli.settings import print_settings, resolve, write_run_record
-    from segmend.engine.progress import Bar
     from segmend.refine import RefineOptions, Refiner
-    from segmend.refine.refiner import Progress
 
     options = resolve(RefineOptions, recipe, set_ or [], {"method": method, "seed": seed})
     print_settings(options)
-    networks = max(1, options.folds)
-    with Bar("fitting the refiner", total=networks * options.epochs) as bar:
-
-        def on_progress(state: Progress) -> None:
-            bar.update(
-                (state.network - 1) * state.of_epochs + state.epochs,
-                f"network {state.network} of {state.networks}, loss {state.loss:.3f}",
-            )
-
+    with fitting_bar(options.folds, options.epochs) as on_progress:
         refiner = Refiner.fit(
             probs,
             masks,
@@ -68,11 +64,24 @@ def fit(
     typer.echo(f"refiner written to {out}; next: segmend refine apply --refiner {out} --probs DIR")
 
 
-def describe(refiner: object) -> str:
-    """What the gate found, in a sentence."""
-    from segmend.refine import Refiner
+@contextmanager
+def fitting_bar(folds: int, epochs: int) -> Iterator[Callable[[Progress], None]]:
+    """A progress bar for `Refiner.fit`: yields its `on_progress`."""
+    from segmend.engine.progress import progress_bar
 
-    assert isinstance(refiner, Refiner)
+    networks = max(1, folds)
+    with progress_bar("fitting the refiner", total=networks * epochs) as bar:
+
+        def on_progress(state: Progress) -> None:
+            bar.advance()
+            if state.epochs == state.of_epochs:
+                bar.note(f"network {state.network} of {state.networks}: loss {state.loss:.3f}")
+
+        yield on_progress
+
+
+def describe(refiner: Refiner) -> str:
+    """What the gate found, in a sentence."""
     gate = refiner.gate
     if gate.base_score != gate.base_score:  # NaN: nothing was held out
         return "not cross-validated (folds < 2): the refiner always acts"

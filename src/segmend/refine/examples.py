@@ -107,7 +107,7 @@ def _items(
     elif isinstance(probs, Tensor):
         yield from _from_tensors(probs, target, images)
     else:
-        yield from _from_batches(probs)
+        yield from _from_batches(probs if isinstance(probs, Iterable) else _indexed(probs))
 
 
 def _from_folders(
@@ -151,7 +151,7 @@ def _from_tensors(
 
 def _from_batches(batches: Iterable[object]) -> Iterator[Item]:
     index = 0
-    for batch in batches if isinstance(batches, Iterable) else _indexed(batches):
+    for batch in batches:
         keys = ("probs", "target", "image")
         if isinstance(batch, Mapping):
             parts: Sequence[object] = [batch.get(key) for key in keys]
@@ -197,7 +197,7 @@ def _example(
     classes = max(2, probs.shape[0])
     wrong = valid & ((target < 0) | (target >= classes))
     if wrong.any():
-        found = target[wrong].unique().tolist()[:5]
+        found = sorted(set(target[wrong].tolist()))[:5]
         raise SegmendError(
             f"{name}: the mask has labels {found}; want 0 to {classes - 1} for a map of "
             f"{probs.shape[0]} channel(s), or {ignore_index} to ignore a pixel"
