@@ -9,7 +9,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench format clean
+.PHONY: help demo test check docs bench format pre-commit clean
 
 help:
 	@echo "make demo    install, then train, refine and show the gain on bundled images (demo/)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure the claims of docs/benchmarks.md on this machine"
 	@echo "make format  reformat the sources"
+	@echo "make pre-commit  check at each commit"
 	@echo "make clean   remove what was built (not .venv)"
 
 $(BIN)/python:
@@ -63,6 +64,9 @@ bench: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format .
+
+pre-commit: $(VENV)/.installed-dev
+	@$(BIN)/pre-commit install
 
 clean:
 	@rm -rf dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,67 @@
+"""The tables of the benchmarks page: what goes where, and what cannot get lost."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RENDER = Path(__file__).resolve().parents[2] / "benchmarks" / "render.py"
+OUTCOME = {
+    "name": "speed",
+    "command": "python benchmarks/speed.py",
+    "machine": "a machine",
+    "rows": [{"what": "a|b", "ratio": 12.34567, "equal": True}, {"what": "c", "seconds": None}],
+    "notes": ["a note"],
+}
+PAGE = "# Top\n\n<!-- begin:speed -->\nold\n<!-- end:speed -->\n\ntext\n"
+
+
+def render(folder: Path, page: str, *outcomes: dict[str, Any], check: bool = False) -> Any:
+    results = folder / "results"
+    results.mkdir(exist_ok=True)
+    for outcome in outcomes:
+        (results / f"{outcome['name']}.json").write_text(json.dumps(outcome))
+    (folder / "page.md").write_text(page)
+    command = [sys.executable, str(RENDER), "--results", str(results)]
+    command += ["--page", str(folder / "page.md"), *(["--check"] if check else [])]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_table_goes_between_its_marks(tmp_path: Path) -> None:
+    assert render(tmp_path, PAGE, OUTCOME).returncode == 0
+    assert (tmp_path / "page.md").read_text() == (
+        "# Top\n\n<!-- begin:speed -->\n\n"
+        "| what | ratio | equal | seconds |\n"
+        "| --- | --- | --- | --- |\n"
+        "| a\\|b | 12.35 | yes | – |\n"
+        "| c | – | – | – |\n"
+        "\n"
+        "- a note\n"
+        "- Made by `python benchmarks/speed.py` on a machine.\n"
+        "\n<!-- end:speed -->\n\ntext\n"
+    )
+
+
+def test_rendering_twice_changes_nothing_and_check_sees_staleness(tmp_path: Path) -> None:
+    render(tmp_path, PAGE, OUTCOME)
+    page = (tmp_path / "page.md").read_text()
+    assert render(tmp_path, page, check=True).returncode == 0
+    assert render(tmp_path, page.replace("12.35", "99"), check=True).returncode == 1
+
+
+def test_a_place_without_an_outcome_says_so(tmp_path: Path) -> None:
+    render(tmp_path, PAGE)
+    assert "Not measured yet" in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["# no place\n", PAGE.replace("end:speed", "end:other")])
+def test_an_outcome_without_a_place_is_an_error(tmp_path: Path, page: str) -> None:
+    done = render(tmp_path, page, OUTCOME)
+    assert done.returncode != 0
+    assert "no place on the page for speed" in done.stderr
+    assert (tmp_path / "page.md").read_text() == page
