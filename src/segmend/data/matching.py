@@ -75,8 +75,9 @@ def match_folders(folders: Mapping[str, str | Path], *, partial: bool = False) -
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which numbers inside names count as numbers; ties keep the plain order."""
     parts = re.split(r"([0-9]+)", name)
-    key = [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p]
-    return [*key, (2, 0, name)]
+    # Only ASCII digits were split off: int() refuses "²", which isdigit() would let pass.
+    key = [(0, int(p), "") if p.isascii() and p.isdecimal() else (1, 0, p) for p in parts if p]
+    return [*key, (-1, 0, name)]
 
 
 def _assign(

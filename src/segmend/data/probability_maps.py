@@ -116,7 +116,7 @@ def _read_stored(path: Path) -> NDArray[Any]:
 
 def _read_npz(path: Path) -> tuple[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
             key = next((k for k in _NPZ_KEYS if k in names), names[0] if len(names) == 1 else None)
             values = None if key is None else archive[key]

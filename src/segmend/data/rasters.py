@@ -18,6 +18,12 @@ Layout = Literal["HW", "HWC", "CHW", "pages", "unknown"]
 
 # Pillow scales PNG grey of 2 and 4 bits to 0 .. 255; this is the way back to the stored value.
 _GREY_STEP = {"L;2": 85, "L;4": 17}
+_DIRECT = (
+    tifffile.PHOTOMETRIC.MINISWHITE,
+    tifffile.PHOTOMETRIC.MINISBLACK,
+    tifffile.PHOTOMETRIC.RGB,
+    tifffile.PHOTOMETRIC.PALETTE,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ def read_raster(path: str | Path, *, suffixes: tuple[str, ...]) -> Raster:
             raster = _read_pillow(path)
     except SegmendError:
         raise
+    except Image.DecompressionBombError as error:
+        raise SegmendError(
+            f"{path}: {error}; cut it into tiles, or raise PIL.Image.MAX_IMAGE_PIXELS"
+        ) from error
     except Exception as error:  # a decoder given a stranger's bytes may raise anything
         raise unreadable(path, error) from error
     if raster.values.size == 0:
@@ -100,6 +110,8 @@ def _read_tiff(path: Path) -> Raster:
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         page = series.keyframe
+        if page.photometric not in _DIRECT:
+            return _read_pillow(path)  # CMYK, YCbCr, CIELAB: Pillow converts them to RGB
         try:
             values = np.asarray(series.asarray())
         except ValueError as error:
@@ -107,6 +119,9 @@ def _read_tiff(path: Path) -> Raster:
                 raise
             return _read_pillow(path)  # LZW, JPEG: what needs a codec that Pillow has built in
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        alpha = any(int(kind) > 0 for kind in page.extrasamples)  # 0 is "unspecified": data
+        if series.axes == "YXS" and page.samplesperpixel == 2 and alpha:
+            return Raster(values[..., 0], "HW", peak_of(values))  # grey with alpha
         peak = peak_of(values)
         if peak is not None:
             peak = min(peak, 2 ** int(page.bitspersample) - 1)
@@ -139,12 +154,12 @@ def _read_pillow(path: Path) -> Raster:
         image.load()
         if image.mode == "P":
             colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-            return Raster(np.asarray(image), "HW", 255, colours)
+            return Raster(np.array(image), "HW", 255, colours)
         if image.mode in ("LA", "La"):
             image = image.getchannel(0)
         elif image.mode not in ("1", "L", "I", "F", "RGB", "RGBA") and image.mode[:2] != "I;":
             image = image.convert("RGB")  # CMYK, YCbCr, LAB, HSV, palette with alpha
-        values = np.asarray(image)
+        values = np.array(image)  # a copy: Pillow's own memory is read only
         if image.mode[:2] == "I;" or (image.mode == "I" and image.format == "PNG"):
             values = values.astype(np.uint16)
     if values.ndim == 3:

@@ -90,7 +90,7 @@ def write_scenes(
 ) -> Path:
     """Write scenes in the PASCAL VOC layout that `VOCFolder` reads; returns the folder `out`.
 
-    JPEGImages/ID.png (PNG, so that nothing is lost), SegmentationClass/ID.png (palette),
+    JPEGImages/ID.png (8 bits, lossless), SegmentationClass/ID.png (palette),
     ImageSets/Segmentation/SPLIT.txt, classes.json and tags.json (ID -> names of its classes).
 
     Args:
