@@ -130,5 +130,5 @@ def test_unknown_outputs_are_named(images, output):
 
 
 def test_unknown_activation():
-    with pytest.raises(SegmendError, match="activation: want one of .* got 'tanh'"):
+    with pytest.raises(SegmendError, match=r"activation: want one of .* got 'tanh'"):
         adapt(nn.Identity(), activation="tanh")  # type: ignore[arg-type]

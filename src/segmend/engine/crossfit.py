@@ -70,6 +70,10 @@ def cross_fit(
     """
     options = options or TrainOptions()
     out = Path(out)
+    if final and val_set is None and options.patience is not None:
+        raise SegmendError(
+            "patience: stopping early wants a val_set, got none; give one, or leave it out"
+        )
     names = names_of(dataset)
     fold_of = assign_folds(names, folds=folds, seed=seed)
     _record(out / FOLDS, fold_of, folds=folds, seed=seed, resume=resume)

@@ -38,7 +38,9 @@ class TrainOptions(BaseModel):
     channels_last: bool = True
     augment: bool = Field(True, description="Flips, quarter turns, mild colour changes.")
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a better validation IoU."
+        None,
+        ge=1,
+        description="Stop after so many epochs without better validation IoU (if equal: loss).",
     )
     cache: bool | Literal["auto"] = Field(
         "auto", description='Decoded images stay in memory (8 bit); "auto": up to 2 GiB.'

@@ -57,12 +57,14 @@ class SegmentationTask(L.LightningModule):
             logits, batch["target"], loss=loss, ignore_index=self.options.ignore_index
         )
 
-    def on_train_epoch_start(self) -> None:
-        # Dropout draws from the global generator: seeded by epoch, a resumed run draws the same.
-        torch.manual_seed(derive_seed(self.options.seed, self.current_epoch))
-        self._losses = []
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        # Not in on_train_epoch_start: Lightning leaves that out in a resumed run's first epoch.
+        if batch_idx == 0:
+            # Dropout draws from the global generator: seeded by epoch, it can be resumed.
+            torch.manual_seed(derive_seed(self.options.seed, self.current_epoch))
+            self._losses = []
 
-    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         loss = self._logits_and_loss(batch)[1]
         self._losses.append(loss.detach())
         return loss
@@ -81,7 +83,7 @@ class SegmentationTask(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._val_losses, self._counts = [], None
 
-    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits, loss = self._logits_and_loss(batch)
         binary = logits.shape[1] == 1
         labels = (logits[:, 0] > 0).long() if binary else logits.argmax(1)
@@ -169,9 +171,13 @@ class Keeper(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.advance(len(self.curve) * int(trainer.num_training_batches))
+        trainer.should_stop = self._out_of_patience()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._started = monotonic()
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            self._started = monotonic()
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.bar.advance()
@@ -191,11 +197,15 @@ class Keeper(L.Callback):
             save_segmenter(self.out, pl_module.model, meta)
         write_json(self.out / CURVE, self.curve)
         self.bar.note(summary(row, self.options.epochs))
-        patience = self.options.patience
-        if patience is not None and row["epoch"] - self.best["epoch"] >= patience:
-            trainer.should_stop = True
+        trainer.should_stop = self._out_of_patience()
         with atomic_write(self.out / LAST) as temporary:
             trainer.save_checkpoint(temporary)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.options.patience
+        if patience is None or not self.curve:
+            return False
+        return bool(self.curve[-1]["epoch"] - self.best["epoch"] >= patience)
 
 
 def is_better(row: dict[str, Any], best: dict[str, Any]) -> bool:

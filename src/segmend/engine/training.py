@@ -109,6 +109,7 @@ def _fit(
     from segmend.engine.task import LAST, Keeper, SegmentationTask
 
     seed_everything(options.seed)
+    model.train()
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
     device = pick_device(options.accelerator)
