@@ -13,6 +13,7 @@ chosen on `val`; thresholds, baselines and refiners are fitted on `val`; `test` 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from segmend.metrics import (
     pooled_iou_difference,
     region_counts,
 )
-from segmend.refine import RefineOptions
+from segmend.refine import Refiner, RefineOptions
 from segmend.refine.examples import Example
 from segmend.refine.refiner import fit_refiner
 
@@ -59,6 +60,7 @@ ARCHITECTURES = ("fpn", "unet")
 # What is compared; each row of the table is one of these against the base at its tuned threshold.
 METHODS = {
     "bias field, gated": {"method": "bias-field"},
+    "bias field, always on": {"method": "bias-field"},
     "bias field, one network, no gate": {"method": "bias-field", "folds": 0},
     "bias field with pseudo-labels .5, gated": {"method": "bias-field", "pseudo_label_weight": 0.5},
     "bias field with RGB, gated": {"method": "bias-field"},
@@ -126,7 +128,7 @@ def train_base(name: str, architecture: str, seed: int, data: Path, out: Path) -
     from segmend.engine.checkpoints import load_segmenter
 
     model, _ = load_segmenter(result.checkpoint)
-    maps: dict[str, list[tuple[str, Tensor, Tensor, Tensor]]] = {}
+    maps: dict[str, list[Case]] = {}
     for split in ("val", "test"):
         rows = []
         for index, (item, probs) in enumerate(predict_probabilities(model, sets[split])):
@@ -154,10 +156,15 @@ def score_run(name: str, architecture: str, seed: int, out: Path) -> None:
     }
     for method, fit in simple.items():
         keep(run, method, test, fit)
+    fitted: dict[str, Refiner] = {}
     for method, options in METHODS.items():
-        keep(run, method, test, lambda m=method, o=options: refiner(name, m, o, seed, val))
+        keep(run, method, test, lambda m=method, o=options: refiner(name, m, o, seed, val, fitted))
     keep(run, "oracle: best threshold per image", test, None, patch=None)
     keep(run, "oracle: best threshold per 32 px patch", test, None, patch=32)
+
+
+Case = tuple[str, Tensor, Tensor, Tensor]
+"""Name, logits (1, H, W), labels (H, W) and image (3, H, W), the last two as bytes."""
 
 
 def refiner(
@@ -165,17 +172,23 @@ def refiner(
     method: str,
     options: dict[str, object],
     seed: int,
-    val: list[tuple[str, Tensor, Tensor, Tensor]],
+    val: list[Case],
+    fitted: dict[str, Refiner],
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """A fitted refiner as a function of one map and its image."""
+    """A refiner as a function of one map and its image; `fitted` saves fitting one twice."""
     rgb = "RGB" in method
-    examples = [Example(n, z, y, i if rgb else None) for n, z, y, i in val]
     full = {"epochs": SETS[name].refine_epochs, "crop": 128, **options, "seed": seed}
-    fitted = fit_refiner(examples, RefineOptions.model_validate(full))
-    print(f"  {method}: {fitted.gate}", flush=True)
+    key = json.dumps([full, rgb])
+    if key not in fitted:
+        examples = [Example(n, z, y, i if rgb else None) for n, z, y, i in val]
+        fitted[key] = fit_refiner(examples, RefineOptions.model_validate(full))
+        print(f"  {method}: {fitted[key].gate}", flush=True)
+    used = copy.copy(fitted[key])
+    if "always on" in method:
+        used.gate = used.gate.opened()
 
     def apply(z: Tensor, image: Tensor) -> Tensor:
-        return fitted(z.sigmoid()[None, None], image[None] if rgb else None)[0, 0] > 0.5
+        return used(z.sigmoid()[None, None], image[None] if rgb else None)[0, 0] > 0.5
 
     return apply
 
@@ -183,7 +196,7 @@ def refiner(
 def keep(
     run: Path,
     method: str,
-    test: list[tuple[str, Tensor, Tensor, Tensor]],
+    test: list[Case],
     fit: Callable[[], Callable[[Tensor, Tensor], Tensor]] | None,
     *,
     patch: int | None = None,

@@ -79,8 +79,8 @@ def test_gate_opens_for_a_true_correction():
     mended = base.clone()
     mended[..., :12] -= 3.0
     gate = choose_gate(list(base), list(mended), list(labels))
-    assert gate.strength == 1.0
-    assert gate.score > gate.base_score + 0.05
+    assert gate.strength == gate.best_strength == 1.0
+    assert gate.best_score > gate.base_score + 0.05
     assert gate.confidence > 0.99
 
 
@@ -89,9 +89,9 @@ def test_gate_stays_closed_for_noise_and_keeps_the_base_threshold():
     labels, base = noisy(12, generator, bias=0.0)
     spoilt = base + 2 * torch.randn(base.shape, generator=generator)
     gate = choose_gate(list(base), list(spoilt), list(labels))
-    assert gate.strength == 0.0
-    assert gate.score == gate.base_score
+    assert not gate.is_open
     assert gate.threshold == gate.base_threshold
+    assert gate.opened().threshold == gate.best_threshold
 
 
 def test_confidence_zero_always_opens():

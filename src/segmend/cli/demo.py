@@ -44,7 +44,7 @@ def demo(
     write_masks(refiner, out)
     result = evaluate(sample, out)
     picture = draw(sample, out, result)
-    write_run_record(out, "demo", options, extra=result.as_dict())
+    write_run_record(out, "demo", options, extra=result.summary())
     report(result)
     typer.echo(f"\npicture: {picture}\nmasks:   {out / 'masks'}\nfigures: {out / 'run.json'}")
 
@@ -63,14 +63,11 @@ def predict(sample: NucleiSample, out: Path) -> None:
 
 def write_masks(refiner: Refiner, out: Path) -> None:
     """Test masks of the base at its best threshold on the fitting images, and refined ones."""
-    from dataclasses import replace
-
     from segmend.engine.progress import track
     from segmend.refine import Refiner
     from segmend.refine.folder import refine_folder
 
-    closed = replace(refiner.gate, strength=0.0, threshold=refiner.gate.base_threshold)
-    base = Refiner(list(refiner.networks), options=refiner.options, gate=closed)
+    base = Refiner([], options=refiner.options, gate=refiner.gate.closed())
     for name, used in (("base", base), ("refined", refiner)):
         refine_folder(
             used,

@@ -88,9 +88,9 @@ def describe(refiner: Refiner) -> str:
     name = {"saliency": "minus MAE"}.get(refiner.options.task, "IoU")
     found = (
         f"cross-validated {name} inside the fitting set: base {100 * gate.base_score:.2f}, "
-        f"gated refiner {100 * gate.score:.2f} (better in {gate.confidence:.0%} of resamples)"
+        f"refiner {100 * gate.best_score:.2f} (better in {gate.confidence:.0%} of resamples)"
     )
-    if gate.strength == 0:
+    if not gate.is_open:
         return f"{found}; the gate is closed: refining would not help, the base is kept as it is"
     return f"{found}; the gate is open at strength {gate.strength:g}"
 

@@ -9,7 +9,7 @@ left as it was.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -32,17 +32,33 @@ class Gate:
         strength: share of the correction that is added, 0 (closed) to 1.
         threshold: logit at which the blended map is cut; 0 where no threshold is set.
         base_threshold: the same for the base alone.
-        base_score, score: cross-validated score of the base and of the gated refiner, IoU in
-            [0, 1] pooled over the fitting set (mIoU for many classes; minus MAE for saliency).
-        confidence: share of bootstrap resamples in which the refiner beats the base.
+        base_score: cross-validated score of the base, IoU in [0, 1] pooled over the fitting set
+            (mIoU for many classes; minus MAE for saliency).
+        best_strength, best_threshold, best_score: the refiner's best, whether it may act or not.
+        confidence: share of bootstrap resamples in which that best beats the base.
     """
 
     strength: float
     threshold: float
     base_threshold: float
     base_score: float
-    score: float
+    best_strength: float
+    best_threshold: float
+    best_score: float
     confidence: float
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the refiner changes anything."""
+        return self.strength > 0
+
+    def opened(self) -> Gate:
+        """The same gate, open at its best strength whatever the evidence."""
+        return replace(self, strength=self.best_strength, threshold=self.best_threshold)
+
+    def closed(self) -> Gate:
+        """The same gate, closed: the base at its own best threshold."""
+        return replace(self, strength=0.0, threshold=self.base_threshold)
 
 
 class Scores(NamedTuple):
@@ -129,36 +145,53 @@ def choose_gate(
         )
     score = _scorer(task, channels=base[0].shape[0])
     thresholds = SHIFTS if score is binary_scores else torch.zeros(1)
-    base_parts = score(base, labels)
-    base_best = int(_middle_of_best(base_parts.pooled()))
-    best: tuple[float, float, int, Scores] | None = None
-    for strength in STRENGTHS if confidence > 0 else (1.0,):
-        parts = score(blend(base, refined, strength), labels)
-        pooled = parts.pooled()
-        shift = int(_middle_of_best(pooled))
-        if best is None or float(pooled[shift]) > best[0]:
-            best = (float(pooled[shift]), strength, shift, parts)
-    assert best is not None
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(len(base), (num_resamples, len(base)), generator=generator)
-    weights = torch.zeros(num_resamples, len(base), dtype=torch.float64)
-    weights.scatter_add_(1, draws, torch.ones_like(draws, dtype=torch.float64))
-    top, strength, shift, parts = best
-    gains = (
-        Scores(parts.parts[:, shift : shift + 1]).pooled(weights)
-        - Scores(base_parts.parts[:, base_best : base_best + 1]).pooled(weights)
-    )[:, 0]
-    sure = float((gains > 0).double().mean())
-    base_score = float(base_parts.pooled()[base_best])
-    is_open = confidence == 0 or (sure >= confidence and top > base_score)
-    return Gate(
-        strength=strength if is_open else 0.0,
-        threshold=float(thresholds[shift if is_open else base_best]),
-        base_threshold=float(thresholds[base_best]),
-        base_score=base_score,
-        score=top if is_open else base_score,
-        confidence=sure,
+    alone = _best(score(base, labels), strength=0.0)
+    best = max(
+        (
+            _best(score(blend(base, refined, strength), labels), strength=strength)
+            for strength in (STRENGTHS if confidence > 0 else (1.0,))
+        ),
+        key=lambda choice: choice.score,
     )
+    weights = _resamples(len(base), num_resamples, seed=seed)
+    gains = best.scores.pooled(weights) - alone.scores.pooled(weights)
+    gate = Gate(
+        strength=0.0,
+        threshold=float(thresholds[alone.shift]),
+        base_threshold=float(thresholds[alone.shift]),
+        base_score=alone.score,
+        best_strength=best.strength,
+        best_threshold=float(thresholds[best.shift]),
+        best_score=best.score,
+        confidence=float((gains > 0).double().mean()),
+    )
+    helps = gate.confidence >= confidence and gate.best_score > gate.base_score
+    return gate.opened() if confidence == 0 or helps else gate
+
+
+class _Choice(NamedTuple):
+    """A strength at its best shift: the score there, and the parts it is made of."""
+
+    strength: float
+    shift: int
+    score: float
+    scores: Scores
+
+
+def _best(scores: Scores, *, strength: float) -> _Choice:
+    """The best shift; of equally good neighbours the middle one."""
+    pooled = scores.pooled()
+    top = (pooled >= pooled.max() - 1e-9).nonzero()[:, 0]
+    shift = int(top[len(top) // 2])
+    return _Choice(strength, shift, float(pooled[shift]), Scores(scores.parts[:, [shift]]))
+
+
+def _resamples(count: int, num_resamples: int, *, seed: int) -> Tensor:
+    """How often each of `count` images is drawn: float64 (num_resamples, count)."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.randint(count, (num_resamples, count), generator=generator)
+    weights = torch.zeros(num_resamples, count, dtype=torch.float64)
+    return weights.scatter_add_(1, draws, torch.ones_like(draws, dtype=torch.float64))
 
 
 def blend(base: Sequence[Tensor], refined: Sequence[Tensor], strength: float) -> list[Tensor]:
@@ -172,9 +205,3 @@ def _scorer(task: str, *, channels: int) -> Callable[[Sequence[Tensor], Sequence
             raise SegmendError(f"saliency: want maps of one channel, got {channels}")
         return saliency_scores
     return binary_scores if channels == 1 else multiclass_scores
-
-
-def _middle_of_best(scores: Tensor) -> Tensor:
-    """Index of the best score; of equally good neighbours the middle one."""
-    top = (scores >= scores.max() - 1e-9).nonzero()[:, 0]
-    return top[len(top) // 2]

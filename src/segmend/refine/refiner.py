@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE, DESCRIPTION_FILE = "refiner.safetensors", "refiner.json"
 
-OPEN = Gate(1.0, 0.0, 0.0, float("nan"), float("nan"), float("nan"))
+_UNKNOWN = float("nan")
+OPEN = Gate(1.0, 0.0, 0.0, _UNKNOWN, 1.0, 0.0, _UNKNOWN, _UNKNOWN)
 """The gate of a refiner that was never judged: it acts fully and moves no threshold."""
 
 
@@ -108,7 +109,7 @@ class Refiner(nn.Module):
             )
         if self.with_images and images is None:
             raise SegmendError("images: this refiner was fitted with images; give them too")
-        if self.gate.strength > 0:
+        if self.gate.is_open:
             refined = self.refined_logits(logits, images if self.with_images else None)
             logits = torch.lerp(logits, refined, self.gate.strength)
         if self.channels > 1:
