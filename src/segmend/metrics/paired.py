@@ -16,7 +16,7 @@ from segmend.metrics.scores import class_score
 Statistic = Callable[[Tensor], Tensor]
 """Maps weighted sums over images, float64 (..., K), to numbers (...)."""
 
-_CHUNK_CELLS = 2_000_000  # resamples are drawn in blocks of at most this many image draws
+_CHUNK_CELLS = 400_000  # image draws held at a time: about 15 MB
 
 
 @dataclass(frozen=True)
