@@ -56,7 +56,11 @@ def logits_of(probs: Tensor) -> Tensor:
             f"probs: want probabilities in [0, 1], got values from {low:g} to {high:g}; "
             "apply a sigmoid (one channel) or a softmax (several) to logits first"
         )
-    probs = probs.float()
+    return limited_logits(probs.float())
+
+
+def limited_logits(probs: Tensor) -> Tensor:
+    """`logits_of` without its checks: what an exported graph computes."""
     if probs.shape[1] == 1:
         return probs.clamp(PROBABILITY_LIMIT, 1 - PROBABILITY_LIMIT).logit()
     return probs.clamp_min(PROBABILITY_LIMIT).log()

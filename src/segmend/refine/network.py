@@ -111,14 +111,18 @@ class PatchRefineNet(nn.Module):
                 f"got {probs.dtype} {tuple(probs.shape)}"
             )
         height, width = probs.shape[-2:]
+        if height == 0 or width == 0:
+            raise SegmendError(f"probs: want at least one pixel, got {tuple(probs.shape)}")
         features = self.encoder(pad_to_grid(probs))
         global_ = self.global_decoder(features)[..., :height, :width]
         if self.local_decoder is None:
             return RefinedLogits(global_, None)
-        return RefinedLogits(global_, self._decode_patches(features)[..., :height, :width])
+        return RefinedLogits(global_, self.decode_patches(features)[..., :height, :width])
 
-    def _decode_patches(self, features: list[Tensor]) -> Tensor:
-        assert self.local_decoder is not None
+    def decode_patches(self, features: list[Tensor]) -> Tensor:
+        """Local logits (N, 1, H, W) of the encoder's features, every patch decoded alone."""
+        if self.local_decoder is None:
+            raise SegmendError(f"variant {self.variant} has no local decoder")
         patches = [fold(level, self.grid) for level in features]
         if self.reference_row_bug:
             level, row, wrong = ROW_BUG

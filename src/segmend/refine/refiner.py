@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import segmend
 from segmend.errors import SegmendError
-from segmend.refine.examples import Example, collect_examples, logits_of
+from segmend.refine.examples import Example, collect_examples, limited_logits, logits_of
 from segmend.refine.fitting import build_network, fit_network, pseudo_labels_of, run_network
 from segmend.refine.gate import Gate, choose_gate
 from segmend.refine.merge import merge
@@ -99,6 +99,7 @@ class Refiner(nn.Module):
         examples = collect_examples(probs, masks, images, ignore_index=ignore_index)
         return fit_refiner(examples, options, on_progress=on_progress)
 
+    @torch.inference_mode()
     def forward(self, probs: Tensor, images: Tensor | None = None) -> Tensor:
         """Refined probabilities; see the class."""
         logits = logits_of(probs)
@@ -109,8 +110,12 @@ class Refiner(nn.Module):
             )
         if self.with_images and images is None:
             raise SegmendError("images: this refiner was fitted with images; give them too")
+        return self.refine_logits(logits, images if self.with_images else None)
+
+    def refine_logits(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
+        """Refined probabilities from the base's logits, unchecked."""
         if self.gate.is_open:
-            refined = self.refined_logits(logits, images if self.with_images else None)
+            refined = self.refined_logits(logits, images)
             logits = torch.lerp(logits, refined, self.gate.strength)
         if self.channels > 1:
             return logits.softmax(1)
@@ -177,7 +182,18 @@ class Refiner(nn.Module):
         return refiner.eval()
 
 
-@torch.inference_mode()
+class RefinerGraph(nn.Module):
+    """A refiner without its checks of input values, so that it can be traced and exported."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        self.refiner = refiner
+
+    def forward(self, probs: Tensor, images: Tensor | None = None) -> Tensor:
+        """As `Refiner.forward`."""
+        return self.refiner.refine_logits(limited_logits(probs), images)
+
+
 def apply_network(
     network: nn.Module, logits: Tensor, images: Tensor | None, options: RefineOptions
 ) -> Tensor:
@@ -256,6 +272,7 @@ def split_folds(count: int, folds: int, *, seed: int) -> list[set[int]]:
     return [set(order[k::folds]) for k in range(folds)]
 
 
+@torch.inference_mode()
 def _refine_example(network: nn.Module, example: Example, options: RefineOptions) -> Tensor:
     image = None if example.image is None else example.image.float().unsqueeze(0) / 255
     logits = example.logits.float().unsqueeze(0)
