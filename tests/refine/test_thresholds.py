@@ -52,6 +52,33 @@ def test_every_patch_gets_the_mask_of_brute_force(case, epsilon, ties):
     same_masks(probs, target, size, found, best_patch_cuts, epsilon=epsilon, ties=ties)
 
 
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("epsilon", [0, 1])
+@pytest.mark.parametrize("objective", ["patch", "image"])
+@pytest.mark.parametrize("kind", ["float", "sorted", "counted"])
+def test_all_targets_of_eight_pixels(kind, objective, epsilon, ties, monkeypatch):
+    """Every IoU tie there is, with the base threshold at, below and above every score."""
+    pixels = 8
+    target = (torch.arange(1 << pixels)[:, None] >> torch.arange(pixels) & 1)[:, None]
+    seed = torch.Generator().manual_seed(0)
+    start = torch.randint(-1, pixels + 1, (1 << pixels, 1, 1), generator=seed)
+    steps = start - torch.arange(pixels)  # 0: at the base threshold
+    steps[torch.rand(steps.shape, generator=seed) < 0.1] = 0  # scores that tie
+    probs = 0.5 + steps / 32
+    if kind != "float":
+        probs = (127 + steps).to(torch.uint8)
+        often = 0 if kind == "counted" else 1 << 30
+        monkeypatch.setattr("segmend.refine.histogram._PIXELS_PER_LEVEL", often)
+    size, oracle = {
+        "patch": ((1, pixels), best_patch_cuts),
+        "image": ((1, pixels // 2), best_image_cuts),
+    }[objective]
+    options = {"epsilon": epsilon, "ties": ties}
+    found = best_thresholds(probs, target, patch_size=size, objective=objective, **options)
+    base = 0.5 if kind == "float" else 127.5
+    same_masks(probs, target, size, found, oracle, base=base, **options)
+
+
 @given(maps(side=4, patch=3, levels=4, images=2), st.sampled_from([0, 1]), st.sampled_from(TIES))
 def test_image_objective_is_the_best_of_all_combinations(case, epsilon, ties):
     probs, target, _ = case

@@ -81,20 +81,16 @@ def _run_ends(ordered: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     at = flat_nonzero((flat & 1).to(torch.bool))
     ends = torch.searchsorted(at, torch.arange(patches + 1, device=at.device) * pixels)
     positives = ends.diff()
-    # A cut right before a positive of lower score is no candidate either: the next run, then
-    # without negatives, only raises the IoU. What is left is mostly few.
+    # Taking in the next positive, at the price of at most one negative, always raises the IoU, so
+    # a candidate has two negatives next, or no positive any more. Such a positive ends its run, as
+    # a run's positives come last. Mostly few are left.
     last = torch.ones(len(at), dtype=torch.bool, device=at.device)
-    torch.gt(at[1:], at[:-1] + 1, out=last[:-1])
+    torch.gt(at[1:], at[:-1] + 2, out=last[:-1])
     last[ends[1:][positives > 0] - 1] = True  # the neighbour may be of the next patch
     which = flat_nonzero(last)
     at = at.index_select(0, which)
     patch = at // pixels
-    size = at - patch * pixels + 1
-    key = flat.index_select(0, at)
-    following = flat.index_select(0, (at + 1).clamp_(max=flat.numel() - 1))
-    kept = flat_nonzero((key >> 1 != following >> 1) | (size == pixels))
-    patch, size, which = (values.index_select(0, kept) for values in (patch, size, which))
-    return patch, size, which - ends.index_select(0, patch) + 1, positives
+    return patch, at - patch * pixels + 1, which - ends.index_select(0, patch) + 1, positives
 
 
 Fold = Callable[[Tensor, int], Tensor]

@@ -39,9 +39,8 @@ def best_for_patch(cuts: Cuts, *, epsilon: float, ties: Ties) -> Tensor:
     """(B,) size of the cut with the highest (TP + epsilon) / (union + epsilon) of each patch."""
     union = cuts.positives.index_select(0, cuts.patch) + cuts.size - cuts.tp
     value = (cuts.tp + epsilon).double() / (union + epsilon).double()
+    # Without positives a patch has no cut to compare with, and 0 / 0 does no harm.
     empty = epsilon / (cuts.positives + epsilon).double()
-    # Nothing to find and nothing found: a perfect patch.
-    empty = empty.masked_fill(cuts.positives == 0, 1.0)
     return _size(cuts, _choose(cuts, value, empty, ties))
 
 
