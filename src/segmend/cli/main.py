@@ -33,13 +33,13 @@ GROUPS = {
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (
         "segmend.cli.demo:demo",
-        "Train a base on bundled images, refine it, show the gain and pictures.",
+        "Mend a real model's masks on bundled images; show the gain and pictures.",
     ),
-    "train": ("segmend.cli.train:train", "Train a small base segmenter on folders."),
-    "predict": (
-        "segmend.cli.predict:predict",
-        "Write probability maps; with --folds, out-of-fold maps of the training set.",
+    "train": (
+        "segmend.cli.train:train",
+        "Train a small base segmenter; with --folds, also out-of-fold maps.",
     ),
+    "predict": ("segmend.cli.predict:predict", "Write probability maps of a folder of images."),
     "refine fit": (
         "segmend.cli.refine:fit",
         "Learn where a model's probability maps are wrong.",
