@@ -180,6 +180,15 @@ def test_many_classes_whole_images_and_all_ignored_targets(tmp_path, squares, ne
     assert 0 <= result.best["val_iou"] <= 1
 
 
+def test_a_model_in_evaluation_mode_is_trained_in_training_mode(tmp_path, squares, network):
+    model = network().eval()
+    before = model[1].running_mean.clone()
+    options = OPTIONS.model_copy(update={"epochs": 1})
+    run(model, squares(3), None, tmp_path, options=options)
+    assert not torch.equal(model[1].running_mean, before)
+    assert not model.training
+
+
 def test_bfloat16_can_be_asked_for(tmp_path, squares, network):
     options = OPTIONS.model_copy(update={"epochs": 1, "precision": "bf16-mixed"})
     model = network().eval()
