@@ -28,6 +28,8 @@ def test_content_appears_under_the_final_name_alone(tmp_path: Path) -> None:
         assert temporary.name.startswith(".")
         temporary.write_bytes(b"whole")
         assert not target.exists()
+        inode = temporary.stat().st_ino
+    assert target.stat().st_ino == inode  # renamed: a copy could be seen half done
     assert target.read_bytes() == b"whole"
     assert os.listdir(target.parent) == ["a.png"]
 

@@ -91,6 +91,11 @@ def test_16_bit_files_of_two_classes(tmp_path: Path, stored: list[int], suffix: 
     assert read_mask(path).tolist() == [[0, 1]]
 
 
+def test_threshold_of_16_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[255, 32767, 32768]], np.uint16)).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png", encoding="threshold").tolist() == [[0, 0, 1]]
+
+
 def test_16_bit_labels_above_255(tmp_path: Path) -> None:
     mask = torch.tensor([[0, 300, 65535]])
     write_mask(tmp_path / "a.png", mask, encoding="index")

@@ -101,6 +101,12 @@ def test_class_names_are_checked(tmp_path: Path, content: str) -> None:
         VOCFolder(tmp_path, "train")
 
 
+def test_255_is_ignored_in_a_set_of_two_classes_too(tmp_path: Path) -> None:
+    root = make(tmp_path, classes=["background", "cow"])
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).save(root / "SegmentationClass/a.png")
+    assert VOCFolder(root, "train")[1]["target"].tolist() == [[0, 255, 255]]
+
+
 def test_labels_and_sizes_are_checked_when_read(tmp_path: Path) -> None:
     data = VOCFolder(make(tmp_path, classes=["background", "cow"]), "train")
     with pytest.raises(SegmendError, match=r"b\.png: labels \[2\] found; want 0 \.\. 1"):

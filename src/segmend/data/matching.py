@@ -98,14 +98,13 @@ def _assign(
 
 
 def _by_stripped_stem(stems: Iterable[str]) -> dict[str, str]:
-    """Shortened stem -> stem, without those that two files share or a file already has."""
-    originals = set(stems)
+    """Shortened stem -> stem, without those that two files share."""
     groups: dict[str, list[str]] = {}
-    for stem in originals:
+    for stem in stems:
         short = _STRIPPED.sub("", stem)
         if short != stem and not short.endswith("/"):
             groups.setdefault(short, []).append(stem)
-    return {s: found[0] for s, found in groups.items() if len(found) == 1 and s not in originals}
+    return {s: found[0] for s, found in groups.items() if len(found) == 1}
 
 
 def _by_stem(role: str, folder: Path) -> dict[str, Path]:
