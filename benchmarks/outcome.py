@@ -13,10 +13,12 @@ Cell = str | int | float | bool | None
 
 
 def machine() -> str:
-    """This machine in one line: processor, cores, memory, versions; no names."""
+    """This machine in one line: processor, cores, memory, versions, other work; no names."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parts = [_processor(), f"{cores} cores", _memory(), platform.system()]
     parts += [f"Python {platform.python_version()}", f"torch {version('torch')}"]
+    if hasattr(os, "getloadavg"):
+        parts.append(f"load average {os.getloadavg()[1]:.1f}")
     return ", ".join(part for part in parts if part)
 
 
