@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from threshold_oracle import best_image_cuts, best_patch_cuts, patches_of
@@ -93,6 +93,7 @@ def test_image_objective_is_the_best_of_all_combinations(case, epsilon, ties):
 @pytest.mark.parametrize(
     "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.uint8, torch.uint16, torch.int32]
 )
+@settings(max_examples=25)
 @given(case=maps(), ties=st.sampled_from(TIES))
 def test_every_dtype_gives_the_masks_of_float64(dtype, objective, case, ties):
     probs, target, size = case
@@ -170,13 +171,8 @@ def test_never_worse_than_the_grid_or_one_threshold(case):
 def test_ignored_pixels_cannot_matter(case):
     probs, target, size = case
     spoilt = probs.masked_fill(target == 255, torch.nan)
-    torch.testing.assert_close(
-        best_thresholds(spoilt, target, patch_size=size),
-        best_thresholds(probs, target, patch_size=size),
-        rtol=0,
-        atol=0,
-        equal_nan=True,
-    )
+    found, expected = (best_thresholds(p, target, patch_size=size) for p in (spoilt, probs))
+    np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

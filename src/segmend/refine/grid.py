@@ -70,11 +70,12 @@ def _best_step(
     wide = torch.promote_types(ladder.dtype, torch.float32)
     # How many thresholds lie strictly below a score: the masks of just these contain the pixel.
     passed = torch.bucketize(probs.to(wide), ladder.to(wide), out_int32=True)
-    counts = level_counts(passed, len(ladder), labels, valid, grid).flip(1).cumsum(1).flip(1)
-    size, tp = counts[:, 1:].sum(2), counts[:, 1:, 1]
-    union = counts[:, :1, 1] + size - tp
+    counts = level_counts(passed, len(ladder), labels, valid, grid).cumsum(2)
+    # The first class passes all thresholds, the last none: the cut at each, the lowest first.
+    size, tp = counts.sum(1)[:, :-1].flip(1), counts[:, 1, :-1].flip(1)
+    union = counts[:, 1, -1:] + size - tp
     iou = (tp + epsilon).double() / (union + epsilon).double()
     iou = iou.masked_fill(union == 0, 1.0)
     best = ladder[iou.argmax(1)]  # the first maximum: the lowest threshold
-    best = best.masked_fill(counts[:, 0].sum(1) == 0, float("nan"))
+    best = best.masked_fill(counts[:, :, -1].sum(1) == 0, float("nan"))
     return best.view(-1, grid.rows, grid.cols)

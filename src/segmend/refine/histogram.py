@@ -20,39 +20,34 @@ def worth_counting(levels: int, grid: PatchGrid) -> bool:
 def level_counts(
     levels: Tensor, top: int, labels: Tensor, valid: Tensor | None, grid: PatchGrid
 ) -> Tensor:
-    """Pixels per patch, level and label.
+    """Pixels per patch, label and level.
 
     Args:
         levels: int32 (N, H, W) in [0, top].
         labels: integers (N, H, W) in {0, 1}.
         valid: bool (N, H, W), or None if all pixels count.
     Returns:
-        int64 (N * patches, top + 1, 2), levels ascending, label last.
+        int64 (N * patches, 2, top + 1), the highest level first.
     """
     images = len(levels)
     bins = 2 * (top + 1)
     dtype = torch.int32 if images * grid.patches * bins < 1 << 31 else torch.int64
-    offset = (grid.patch_of_pixel(levels.device) * bins).to(dtype)
+    last_level = grid.patch_of_pixel(levels.device) * bins + top
     first = torch.arange(images, device=levels.device, dtype=dtype) * (grid.patches * bins)
-    index = first[:, None, None] + offset
-    index.add_(levels.to(dtype), alpha=2).add_(labels.to(dtype))
+    index = first[:, None, None] + last_level.to(dtype)
+    index.sub_(levels.to(dtype)).add_(labels.to(dtype), alpha=top + 1)
     chosen = index.view(-1) if valid is None else index[valid]  # ignored pixels: nowhere
     counts = torch.bincount(chosen, minlength=images * grid.patches * bins)
-    return counts.view(-1, top + 1, 2)
+    return counts.view(-1, 2, top + 1)
 
 
 def counted_cuts(scores: ScoreCodes, labels: Tensor, valid: Tensor | None, grid: PatchGrid) -> Cuts:
     """Cuts by counting. Arguments as in `cuts.sorted_cuts`; codes are levels."""
-    return cuts_of_counts(level_counts(scores.codes, scores.bound, labels, valid, grid), scores)
-
-
-def cuts_of_counts(counts: Tensor, scores: ScoreCodes) -> Cuts:
-    """Cuts from `level_counts`."""
-    counts = counts.flip(1)  # from the highest level down
-    levels = counts.shape[1]
-    above = counts.sum(2).cumsum(1)
-    hits = counts[..., 1].cumsum(1)
-    at = flat_nonzero((counts[..., 1] > 0).reshape(-1))
+    counts = level_counts(scores.codes, scores.bound, labels, valid, grid)
+    levels = scores.bound + 1
+    above = (counts[:, 0] + counts[:, 1]).cumsum(1)
+    hits = counts[:, 1].cumsum(1)
+    at = flat_nonzero((counts[:, 1] > 0).view(-1))
     higher = levels - 1 - scores.base  # levels above the base threshold
 
     def score_at(rank: Tensor) -> Tensor:
