@@ -104,7 +104,8 @@ def test_npz_without_a_known_key_lists_what_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "channels_last"),
     [((40, 50, 3), True), ((48, 50, 4), False), ((40, 50, 1), True), ((40, 50, 21), True),
-     ((3, 40, 50), False), ((40, 32, 33), False), ((150, 40, 40), False), ((5, 7, 3), False), ((2, 1, 9), False)],
+     ((3, 40, 50), False), ((40, 32, 33), False), ((150, 40, 40), False), ((5, 7, 3), False),
+     ((2, 1, 9), False)],
 )  # fmt: skip
 @pytest.mark.parametrize("quantised", [False, True])
 def test_layout_of_npy(tmp_path: Path, shape, channels_last: bool, quantised: bool) -> None:

@@ -48,8 +48,8 @@ def read_mask(
 
     Raises:
         SegmendError: missing, empty, damaged or unknown file; a coloured mask; labels that are
-            neither below `num_classes` nor `ignore_index`; grey values between 0 and 255 where
-            0/255 is expected (JPEG); floats that are not whole numbers.
+            neither below `num_classes` nor `ignore_index`; grey values where 0/255 is expected
+            (JPEG); floats that are not whole numbers.
     """
     path = Path(path)
     _check_options(num_classes, encoding)
@@ -62,10 +62,7 @@ def read_mask(
         encoding = _recognise(raster, found, num_classes, ignore_index)
     if encoding == "0/255":
         return _from_black_and_white(path, raster, stored, found, ignore_index)
-    outside = found[((found < 0) | (found >= num_classes)) & (found != ignore_index)]
-    if outside.size:
-        raise _bad_labels(path, outside, num_classes, ignore_index)
-    return torch.from_numpy(stored.astype(np.int64))
+    return _from_indices(path, stored, found, num_classes, ignore_index)
 
 
 def write_mask(path: str | Path, mask: Tensor, *, encoding: WrittenEncoding = "0/255") -> None:
@@ -182,6 +179,15 @@ def _in_colour(palette: NDArray[np.uint8] | None) -> bool:
         return False
     ramp = np.arange(len(palette), dtype=np.uint8)[:, None]
     return not (palette == ramp).all()
+
+
+def _from_indices(
+    path: Path, stored: NDArray[Any], found: NDArray[Any], num_classes: int, ignore_index: int
+) -> Tensor:
+    outside = found[((found < 0) | (found >= num_classes)) & (found != ignore_index)]
+    if outside.size:
+        raise _bad_labels(path, outside, num_classes, ignore_index)
+    return torch.from_numpy(stored.astype(np.int64))
 
 
 def _from_black_and_white(

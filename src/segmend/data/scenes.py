@@ -93,18 +93,15 @@ def write_scenes(
     JPEGImages/ID.png (8 bits, lossless), SegmentationClass/ID.png (palette),
     ImageSets/Segmentation/SPLIT.txt, classes.json and tags.json (ID -> names of its classes).
 
-    Args:
-        splits: name -> share of `count`, in order; default 60% train, 20% val, 20% test.
-        The other options are those of `make_scenes`.
-    Raises:
-        SegmendError: an option outside its range, or `out` is not writable.
+    `splits` maps names to shares of `count`, in order; by default 60% train, 20% val, 20% test.
+    The other options are those of `make_scenes`. Raises SegmendError as it does, and where `out`
+    is not writable.
     """
     out = Path(out)
     names = class_names(num_classes)
-    scenes = make_scenes(
-        count, size=size, num_classes=num_classes, seed=seed, cooccurrence=cooccurrence,
-        distractors=distractors, empty=empty, noise=noise,
-    )  # fmt: skip
+    scenes = make_scenes(count, size=size, num_classes=num_classes, seed=seed,
+                         cooccurrence=cooccurrence, distractors=distractors, empty=empty,
+                         noise=noise)  # fmt: skip
     lists = _split([f"scene_{i:05d}" for i in range(count)], _SPLITS if splits is None else splits)
     tags = {}
     for index, scene in enumerate(scenes):
@@ -115,8 +112,8 @@ def write_scenes(
     write_json(out / "classes.json", {"classes": names, "ignore_index": 255})
     write_json(out / "tags.json", tags)
     for split, members in lists.items():
-        text = "".join(f"{name}\n" for name in members)
-        write_text(out / "ImageSets" / "Segmentation" / f"{split}.txt", text)
+        text = "".join(f"{member}\n" for member in members)
+        write_text(out / "ImageSets/Segmentation" / f"{split}.txt", text)
     return out
 
 
