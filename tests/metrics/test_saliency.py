@@ -89,6 +89,13 @@ def test_the_threshold_gives_the_maximum(case):
         )
 
 
+def test_adaptive_threshold_is_twice_the_mean_and_not_a_level_less():
+    level = torch.tensor([[[0.0, 0.0, 3.0, 2.0]]])  # mean 1.25, so only the 3 reaches 2.5
+    metric = MaxFMeasure()
+    metric.update(level / 255, torch.tensor([[[0, 0, 1, 0]]]))
+    assert metric.compute().adaptive == 1
+
+
 @given(maps())
 def test_mae_agrees_with_the_definition(case):
     probs, target = case
