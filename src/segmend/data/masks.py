@@ -38,8 +38,8 @@ def read_mask(
             "index": they are the labels (or palette indices, as in VOC).
             "0/255": 0 is background, white (255, or 65535 of 16 bits) is foreground.
             "threshold": at least half of white is foreground (masks saved as JPEG).
-            "auto": "index" for more than two classes and for palette files in colour; for two
-            classes "index" where only {0, 1, ignore_index} occur, else "0/255".
+            "auto": "index" for more than two classes, for palette files in colour, and where
+            only {0, 1, ignore_index} occur; else "0/255".
 
     The one ambiguity of "auto": in a grey file of two classes, {0, 255} and {255} mean 0/255, so
     255 is foreground although `ignore_index` is 255; once a 1 occurs, 255 means ignore. Say
@@ -47,9 +47,8 @@ def read_mask(
     pixels. Colour files are accepted where all channels are equal; alpha is dropped.
 
     Raises:
-        SegmendError: missing, empty, damaged or unknown file; a coloured mask; labels that are
-            neither below `num_classes` nor `ignore_index`; grey values where 0/255 is expected
-            (JPEG); floats that are not whole numbers.
+        SegmendError: missing, empty, damaged or unknown file; a coloured mask; labels outside
+            the range; grey values where 0/255 is expected (JPEG); floats that are not whole.
     """
     path = Path(path)
     _check_options(num_classes, encoding)
