@@ -12,13 +12,13 @@ PIP_ARGS ?=
 .PHONY: help demo test check docs bench format pre-commit clean
 
 help:
-	@echo "make demo    install, then train, refine and show the gain on bundled images (demo/)"
+	@echo "make demo    install, then mend masks of bundled images and show the gain (demo/)"
 	@echo "make test    install, then run all tests"
 	@echo "make check   lint, formatting, types, layering, documentation"
 	@echo "make docs    build the documentation into site/"
 	@echo "make bench   measure the claims of docs/benchmarks.md on this machine"
 	@echo "make format  reformat the sources"
-	@echo "make pre-commit  check at each commit"
+	@echo "make pre-commit  have lint and types checked at each commit"
 	@echo "make clean   remove what was built (not .venv)"
 
 $(BIN)/python:
