@@ -193,9 +193,12 @@ def test_huge_logits_do_not_overflow_the_threshold():
         assert (probs > found).tolist() == [[[False, True]]]
 
 
-def test_minus_zero_ties_with_zero():
-    probs = torch.tensor([[[-0.0, 0.0, 0.0, -0.0]]])
-    found = best_thresholds(probs, torch.tensor([[[1, 0, 1, 1]]]), patch_size=4)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("high", [0.5, 9.0])  # a probability, a logit
+def test_minus_zero_ties_with_zero(dtype, high):
+    probs = torch.tensor([[[-0.0, 0.0, 0.0, -0.0, high]]], dtype=dtype)
+    target = torch.tensor([[[1, 0, 1, 1, 255 if high < 1 else 0]]])
+    found = best_thresholds(probs, target, patch_size=5, ties="smallest")
     assert found.item() == -torch.inf
 
 
