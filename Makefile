@@ -35,8 +35,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "segmend: installing with everything that tests and checks need (some minutes)"
-	@# hatchling: a test builds the wheel and looks into it
-	@$(PIP) install $(PIP_ARGS) -e '.[dev]' 'hatchling>=1.27'
+	@$(PIP) install $(PIP_ARGS) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed

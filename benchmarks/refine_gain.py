@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from baselines import calibrated, dense_crf, guided_filter, oracle_masks, tuned_threshold
 from PIL import Image
 from torch import Tensor
 
+from baselines import calibrated, dense_crf, guided_filter, oracle_masks, tuned_threshold
 from segmend.metrics import (
     Interval,
     boundary_counts,
@@ -33,7 +33,7 @@ from segmend.metrics import (
     pooled_iou_difference,
     region_counts,
 )
-from segmend.refine import Refiner, RefineOptions
+from segmend.refine import RefineOptions, Refiner
 from segmend.refine.examples import Example
 from segmend.refine.refiner import fit_refiner
 

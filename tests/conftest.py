@@ -1,4 +1,4 @@
-"""One hypothesis profile for all tests: repeatable, and without a deadline that torch's first call breaks."""
+"""One hypothesis profile for all tests: repeatable, and no deadline for torch to break."""
 
 from hypothesis import settings
 
