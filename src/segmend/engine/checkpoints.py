@@ -8,16 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-import segmend
 from segmend.data.files import atomic_write, write_json
 from segmend.errors import SegmendError
 from segmend.models.segmenters import Segmenter, build_segmenter, spec_as_dict
 
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = "segmend-segmenter-1"
+PACKAGES = ("segmend", "torch", "torchvision", "timm", "segmentation-models-pytorch")
 
 
 def save_segmenter(
@@ -44,8 +43,7 @@ def save_segmenter(
         "format": FORMAT,
         "model": spec_as_dict(spec) if spec else None,
         **(dict(meta) if meta else {}),
-        "versions": {"segmend": segmend.__version__, "torch": torch.__version__.split("+")[0]}
-        | {name: _version(name) for name in ("timm", "segmentation-models-pytorch", "torchvision")},
+        "versions": {name: _version(name) for name in PACKAGES},
     }
     with atomic_write(weights) as temporary:
         # Not save_file: it leaves a file that only its owner can read.
