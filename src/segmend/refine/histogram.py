@@ -32,9 +32,10 @@ def level_counts(
     images = len(levels)
     bins = 2 * (top + 1)
     dtype = torch.int32 if images * grid.patches * bins < 1 << 31 else torch.int64
-    last_level = grid.patch_of_pixel(levels.device) * bins + top
-    first = torch.arange(images, device=levels.device, dtype=dtype) * (grid.patches * bins)
-    index = first[:, None, None] + last_level.to(dtype)
+    first = torch.arange(images, device=levels.device)[:, None] * grid.patches
+    of_row, of_col = grid.patch_of_row_and_col(levels.device)
+    of_line = ((first + of_row) * bins + top).to(dtype)  # (N, H): bin of the lowest level
+    index = of_line.unsqueeze(2) + (of_col * bins).to(dtype)
     index.sub_(levels.to(dtype)).add_(labels.to(dtype), alpha=top + 1)
     chosen = index.view(-1) if valid is None else index[valid]  # ignored pixels: nowhere
     counts = torch.bincount(chosen, minlength=images * grid.patches * bins)

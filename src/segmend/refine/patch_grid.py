@@ -52,11 +52,11 @@ class PatchGrid:
         blocks = maps.reshape(-1, self.rows, self.patch_height, self.cols, self.patch_width)
         return blocks.transpose(2, 3).reshape(-1, self.pixels)
 
-    def patch_of_pixel(self, device: torch.device) -> Tensor:
-        """int64 (H, W): index, row by row, of the patch that holds each pixel."""
+    def patch_of_row_and_col(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """int64 (H,) and (W,), whose sum is the index, row by row, of a pixel's patch."""
         row = torch.arange(self.height, device=device) // self.patch_height
         col = torch.arange(self.width, device=device) // self.patch_width
-        return row[:, None] * self.cols + col
+        return row * self.cols, col
 
     def spread(self, values: Tensor) -> Tensor:
         """(N, rows, cols) -> (N, H, W): every pixel gets its patch's value."""
