@@ -65,6 +65,22 @@ def test_quantised_maps_give_the_labels_of_their_probabilities():
     )
 
 
+def test_no_image_gives_no_labels():
+    nothing = torch.zeros(0, 4, 6)
+    labels = patch_pseudo_labels(nothing, nothing.long(), patch_size=4, min_iou=0.5)
+    assert labels.shape == (0, 4, 6)
+    several = multiclass_pseudo_labels(torch.zeros(0, 3, 4, 6), nothing.long(), patch_size=4)
+    assert several.shape == (0, 4, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32])
+def test_targets_of_other_integer_dtypes(dtype):
+    probs = torch.tensor([[[0.2, 0.3, 0.1]]])
+    target = torch.tensor([[[0, 1, 0]]])
+    labels = patch_pseudo_labels(probs, target.to(dtype), patch_size=4, min_iou=0.5)
+    assert torch.equal(labels, target)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -49,8 +49,9 @@ class PatchGrid:
             padded = maps.new_full((len(maps), self.height + below, self.width + right), fill)
             padded[:, : self.height, : self.width] = maps
             maps = padded
-        blocks = maps.reshape(-1, self.rows, self.patch_height, self.cols, self.patch_width)
-        return blocks.transpose(2, 3).reshape(-1, self.pixels)
+        sides = (self.rows, self.patch_height, self.cols, self.patch_width)
+        blocks = maps.reshape(len(maps), *sides).transpose(2, 3)
+        return blocks.reshape(len(maps) * self.patches, self.pixels)
 
     def patch_of_row_and_col(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """int64 (H,) and (W,), whose sum is the index, row by row, of a pixel's patch."""

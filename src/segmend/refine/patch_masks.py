@@ -55,7 +55,7 @@ def patch_iou(
     union = count((mask | positive) & valid)
     iou = (count(mask & positive) + epsilon).double() / (union + epsilon).double()
     iou = iou.masked_fill(union == 0, 1.0).masked_fill(count(valid) == 0, float("nan"))
-    return iou.view(-1, grid.rows, grid.cols)
+    return iou.view(len(mask), grid.rows, grid.cols)
 
 
 def check_pair(probs: Tensor, target: Tensor, patch_size: int | tuple[int, int]) -> PatchGrid:
@@ -79,6 +79,8 @@ def check_pair(probs: Tensor, target: Tensor, patch_size: int | tuple[int, int])
 def labels_and_valid(target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
     """Labels in {0, 1} and bool `valid`, None if all pixels are; checks the labels."""
     target = target.to(torch.uint8) if target.dtype == torch.bool else target
+    if target.numel() == 0:
+        return target, None
     low, high = (int(value) for value in target.aminmax())
     if low >= 0 and high <= 1 and ignore_index not in (0, 1):
         return target, None
