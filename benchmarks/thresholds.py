@@ -1,12 +1,12 @@
 """Claims about patch thresholds: exact ones cost less than a sort in torch, and lose nothing.
 
-    python benchmarks/thresholds.py [--images 4] [--repeats 5] [--out FILE.json]
+    python benchmarks/thresholds.py [--images 4] [--repeats 5] [--threads 1] [--out FILE.json]
 
 Every row is measured in this run, on the same maps, with the results checked first:
 the exact thresholds against the published search (20 thresholds, patch by patch, in NumPy) and
 against one `torch.sort` of the same data; quantised maps by histogram against the same search.
-`loop` binarises as the original does (0, then 1 written into a float copy), `lean_loop` is the
-same search with a bare comparison, the fastest that we could make of it.
+The original loop binarises as the original does (0, then 1 written into a float copy), the lean
+loop is the same search with a bare comparison, the fastest that we could make of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from segmend.refine.thresholds import best_thresholds
 SIDE = 512
 PATCH_SIDES = (64, 128, 256, 512)
 NOTES = (
-    "Times are for all images together, the fastest of several runs taken in turn.",
+    "Times are for all images of 512x512 px together, the fastest of several runs taken in turn, "
+    "torch and NumPy on one thread unless the command says otherwise.",
     "original loop: 20 thresholds, patch by patch in NumPy, each mask written as 0, then 1, into a "
     "float copy, as the original does; lean loop: the same search with one bare comparison.",
     "16-bit maps are counted only where a level has at least two pixels of a patch, else sorted.",
@@ -193,14 +194,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="images of 512x512 px")
     parser.add_argument("--repeats", type=int, default=5, help="runs, of which the fastest counts")
     parser.add_argument("--out", type=Path, help="write the rows as JSON, too")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; the loops in NumPy always have one"
+    )
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     rows = []
     for kind in ("float32", "uint8", "uint16"):
         for side in PATCH_SIDES:
             rows.append(measure(kind, side, options.images, options.repeats))
             print(f"{kind}, patch {side}: done", file=sys.stderr)
     print(table(rows))
-    command = f"python benchmarks/thresholds.py --images {options.images}"
+    command = (
+        f"python benchmarks/thresholds.py --images {options.images} "
+        f"--repeats {options.repeats} --threads {options.threads}"
+    )
     if options.out:
         write_outcome(options.out, name="thresholds", command=command, rows=rows, notes=NOTES)
     failures = [goal for row in rows for goal in missed(row)]
