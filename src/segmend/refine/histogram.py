@@ -55,10 +55,17 @@ def counted_cuts(scores: ScoreCodes, labels: Tensor, valid: Tensor | None, grid:
         step = torch.searchsorted(above, rank.unsqueeze(1), right=True).squeeze(1)
         return scores.decode(levels - 1 - step.clamp_(max=levels - 1))
 
+    patch = at // levels
+    size, tp = (sums.view(-1).index_select(0, at) for sums in (above, hits))
+    # As in sorting: taking in no more negatives than positives always raises the IoU.
+    last = torch.ones(len(at), dtype=torch.bool, device=at.device)
+    last[:-1] = (size.diff() > 2 * tp.diff()) | (patch.diff() > 0)
+    kept = flat_nonzero(last)
+    patch, size, tp = (values.index_select(0, kept) for values in (patch, size, tp))
     return Cuts(
-        patch=at // levels,
-        size=above.view(-1).index_select(0, at),
-        tp=hits.view(-1).index_select(0, at),
+        patch=patch,
+        size=size,
+        tp=tp,
         valid=above[:, -1],
         positives=hits[:, -1],
         base_size=above[:, higher - 1] if higher > 0 else torch.zeros_like(above[:, 0]),
