@@ -34,8 +34,8 @@ from segmend.metrics import (
     region_counts,
 )
 from segmend.refine import RefineOptions, Refiner
+from segmend.refine.cross_validation import fit_refiner
 from segmend.refine.examples import Example
-from segmend.refine.refiner import fit_refiner
 
 
 @dataclass(frozen=True)

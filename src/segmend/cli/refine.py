@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from segmend.refine import Refiner
-    from segmend.refine.refiner import Progress
+    from segmend.refine.cross_validation import Progress
 
 PROBS = Annotated[
     Path, typer.Option(help="Folder of probability maps: PNG (8 or 16 bit), TIFF, NPY or NPZ.")

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
+from segmend.refine.cross_validation import fit_refiner
 from segmend.refine.examples import IGNORE, PROBABILITY_LIMIT, Example
 from segmend.refine.options import RefineOptions
-from segmend.refine.refiner import Refiner, fit_refiner
+from segmend.refine.refiner import Refiner
 
 SIMILARITY_SCALE = 20.0
 """Cosine similarities are multiplied by this before the softmax (Wang et al., PANet, 2019)."""

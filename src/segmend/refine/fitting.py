@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmend.refine.bias_field import BiasField
+from segmend.refine.applying import run_network, variant_of
 from segmend.refine.examples import IGNORE, Example
 from segmend.refine.loss import patch_refine_loss
-from segmend.refine.network import GRIDS, PatchRefineNet, RefinedLogits
+from segmend.refine.network import GRIDS, RefinedLogits
 from segmend.refine.options import RefineOptions
 from segmend.refine.pseudo_labels import multiclass_pseudo_labels, patch_pseudo_labels
 
@@ -28,28 +28,11 @@ class Batch(NamedTuple):
     images: Tensor | None
 
 
-def build_network(options: RefineOptions, *, channels: int, with_images: bool) -> nn.Module:
-    """The untrained network that `options` name."""
-    if options.method == "bias-field":
-        return BiasField(
-            channels,
-            image_channels=3 if with_images else 0,
-            width=options.width,
-            shared=options.shared,
-        )
-    variant = {"p0": "P0", "p4": "P4", "p64": "P64"}[options.method.rpartition("-")[2]]
-    return PatchRefineNet(
-        variant,  # type: ignore[arg-type]
-        width=options.width,
-        batch_statistics=options.batch_statistics,
-    )
-
-
 def pseudo_labels_of(examples: Sequence[Example], options: RefineOptions) -> list[Tensor]:
     """Patch pseudo-labels (H, W) uint8 of every example; the labels themselves if they weigh 0."""
     if options.pseudo_label_weight == 0:
         return [e.labels for e in examples]
-    grid = GRIDS.get(options.method.rpartition("-")[2].upper(), None)  # type: ignore[call-overload]
+    grid = None if options.method == "bias-field" else GRIDS[variant_of(options)]
     found = []
     for example in examples:
         logits, labels = example.logits.float().unsqueeze(0), example.labels.long().unsqueeze(0)
@@ -83,7 +66,7 @@ def fit_network(
     """Fit `network` to `examples` in place and return it in eval mode.
 
     Args:
-        network: from `build_network`.
+        network: from `build_network` (applying.py).
         examples, pseudo: the images to fit to and their pseudo-labels, in the same order.
         seed: of order, crops and flips.
         on_epoch: called with the epochs done and the mean training loss.
@@ -143,22 +126,6 @@ class Plateau:
             for group in self.optimizer.param_groups:
                 group["lr"] = max(group["lr"] / 1.1, 5e-8)
         return self.idle > 8
-
-
-def run_network(
-    network: nn.Module, logits: Tensor, images: Tensor | None = None
-) -> Tensor | RefinedLogits:
-    """What the network makes of base logits (N, C, H, W).
-
-    PatchRefineNet reads probabilities of one class: several channels pass as so many images.
-    """
-    if isinstance(network, PatchRefineNet):
-        probs = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-        refined: RefinedLogits = network(probs.flatten(0, 1).unsqueeze(1))
-        local = None if refined.local is None else refined.local.view_as(logits)
-        return RefinedLogits(refined.global_.view_as(logits), local)
-    corrected: Tensor = network(logits, images)
-    return corrected
 
 
 def refine_loss(output: Tensor | RefinedLogits, batch: Batch, options: RefineOptions) -> Tensor:

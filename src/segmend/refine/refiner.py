@@ -6,22 +6,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import segmend
 from segmend.errors import SegmendError
-from segmend.refine.examples import Example, collect_examples, limited_logits, logits_of
-from segmend.refine.fitting import build_network, fit_network, pseudo_labels_of, run_network
-from segmend.refine.gate import Gate, choose_gate
-from segmend.refine.merge import merge
-from segmend.refine.network import RefinedLogits
+from segmend.refine.applying import apply_network, build_network
+from segmend.refine.examples import collect_examples, limited_logits, logits_of
+from segmend.refine.gate import Gate
 from segmend.refine.options import RefineOptions
 
 if TYPE_CHECKING:
+    from segmend.refine.cross_validation import Progress
     from segmend.refine.examples import Batches
 
 WEIGHTS_FILE, DESCRIPTION_FILE = "refiner.safetensors", "refiner.json"
@@ -29,16 +27,6 @@ WEIGHTS_FILE, DESCRIPTION_FILE = "refiner.safetensors", "refiner.json"
 _UNKNOWN = float("nan")
 OPEN = Gate(1.0, 0.0, 0.0, _UNKNOWN, 1.0, 0.0, _UNKNOWN, _UNKNOWN)
 """The gate of a refiner that was never judged: it acts fully and moves no threshold."""
-
-
-class Progress(NamedTuple):
-    """Where fitting stands: network `network` of `networks`, `epochs` done of `of_epochs`."""
-
-    network: int
-    networks: int
-    epochs: int
-    of_epochs: int
-    loss: float
 
 
 class Refiner(nn.Module):
@@ -96,6 +84,8 @@ class Refiner(nn.Module):
             SegmendError: naming the file or index of bad input.
         """
         options = options or RefineOptions()
+        from segmend.refine.cross_validation import fit_refiner
+
         examples = collect_examples(probs, masks, images, ignore_index=ignore_index)
         return fit_refiner(examples, options, on_progress=on_progress)
 
@@ -192,99 +182,3 @@ class RefinerGraph(nn.Module):
     def forward(self, probs: Tensor, images: Tensor | None = None) -> Tensor:
         """As `Refiner.forward`."""
         return self.refiner.refine_logits(limited_logits(probs), images)
-
-
-def apply_network(
-    network: nn.Module, logits: Tensor, images: Tensor | None, options: RefineOptions
-) -> Tensor:
-    """One network's refined logits (N, C, H, W), resized and merged as `options` say."""
-    size = logits.shape[-2:]
-    if options.resize is not None:
-        logits = _resized(logits, (options.resize, options.resize))
-        images = None if images is None else _resized(images, (options.resize, options.resize))
-    output = run_network(network, logits, images)
-    if isinstance(output, RefinedLogits):
-        output = merge(output, rule="global" if output.local is None else options.merge)
-        if output.shape[1] > 1:
-            output = F.logsigmoid(output)  # one class against the rest, on log p's scale
-    return _resized(output, size) if options.resize is not None else output
-
-
-def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def fit_refiner(
-    examples: Sequence[Example],
-    options: RefineOptions,
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Refiner:
-    """`Refiner.fit` on examples that are already in memory."""
-    channels, with_images = examples[0].logits.shape[0], examples[0].image is not None
-    if options.resize is not None:
-        examples = [_resized_example(e, options.resize) for e in examples]
-    pseudo = pseudo_labels_of(examples, options)
-    folds = split_folds(len(examples), options.folds, seed=options.seed)
-    networks: list[nn.Module] = []
-    unseen: dict[int, Tensor] = {}
-    for number, held_out in enumerate(folds):
-
-        def report(epochs: int, loss: float, number: int = number) -> None:
-            if on_progress is not None:
-                on_progress(Progress(number + 1, len(folds), epochs, options.epochs, loss))
-
-        kept = [i for i in range(len(examples)) if i not in held_out]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed * 1000 + number)  # of the initial weights
-            network = build_network(options, channels=channels, with_images=with_images)
-        fit_network(
-            network,
-            [examples[i] for i in kept],
-            [pseudo[i] for i in kept],
-            options,
-            seed=options.seed * 1000 + number,
-            on_epoch=report,
-        )
-        networks.append(network)
-        for index in sorted(held_out):
-            unseen[index] = _refine_example(network, examples[index], options)
-    gate = OPEN
-    if unseen:
-        order = sorted(unseen)
-        gate = choose_gate(
-            [examples[i].logits for i in order],
-            [unseen[i] for i in order],
-            [examples[i].labels for i in order],
-            task=options.task,
-            confidence=options.gate_confidence,
-            seed=options.seed,
-        )
-    return Refiner(networks, options=options, gate=gate, channels=channels, with_images=with_images)
-
-
-def split_folds(count: int, folds: int, *, seed: int) -> list[set[int]]:
-    """Which examples each network does not see: `folds` parts, or one empty part for none."""
-    folds = min(folds, count)
-    if folds < 2:
-        return [set()]
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    return [set(order[k::folds]) for k in range(folds)]
-
-
-@torch.inference_mode()
-def _refine_example(network: nn.Module, example: Example, options: RefineOptions) -> Tensor:
-    image = None if example.image is None else example.image.float().unsqueeze(0) / 255
-    logits = example.logits.float().unsqueeze(0)
-    inner = options.model_copy(update={"resize": None})  # examples are resized already
-    return apply_network(network, logits, image, inner)[0].half()
-
-
-def _resized_example(example: Example, side: int) -> Example:
-    """Bilinear for maps and images, nearest for labels: an ignored pixel stays ignored."""
-    logits = _resized(example.logits.float().unsqueeze(0), (side, side))[0].half()
-    labels = F.interpolate(example.labels[None, None].float(), size=(side, side), mode="nearest")
-    image = example.image
-    if image is not None:
-        image = _resized(image.float().unsqueeze(0), (side, side))[0].round().to(torch.uint8)
-    return Example(example.name, logits, labels[0, 0].to(torch.uint8), image)
