@@ -121,13 +121,12 @@ def evaluate_folder(
     """
     options = options or EvaluationOptions()
     metrics = _metrics(options, kind)
-    ours, matches = Tally(options, metrics, kind), _match(masks, predictions, kind, options)
-    theirs, rivals = Tally(options, metrics, kind), matches
-    if against is not None:
-        rivals = _match(masks, against, kind, options)
+    matches = _match(masks, predictions, kind, options)
+    rivals = matches if against is None else _match(masks, against, kind, options)
     chosen = [mask for mask in matches if mask in rivals]
     if not chosen:
         raise SegmendError(f"{predictions}, {against}: no mask in {masks} has a partner in both")
+    ours, theirs = (Tally(options, metrics, kind, num_images=len(chosen)) for _ in range(2))
     for mask in track(chosen, description="evaluating", total=len(chosen), enabled=progress):
         target = _read_target(mask, options)
         ours.add(matches[mask].paths[kind], mask, target)

@@ -82,14 +82,26 @@ class Scored:
 
 
 class Tally:
-    """Rows of counts and streaming metrics of one folder of predictions."""
+    """Rows of counts and streaming metrics of one folder of predictions.
+
+    The rows are one tensor each, made at the start: thousands of small ones, kept while larger
+    ones come and go between them, would pin the heap and let it grow by a gigabyte.
+    """
 
     def __init__(
-        self, options: EvaluationOptions, metrics: Sequence[MetricName], kind: Kind
+        self,
+        options: EvaluationOptions,
+        metrics: Sequence[MetricName],
+        kind: Kind,
+        *,
+        num_images: int,
     ) -> None:
         self.options, self.metrics, self.kind = options, metrics, kind
-        self.region: list[Tensor] = []
-        self.contour: list[Tensor] = []
+        self.seen = 0
+        self.region = torch.zeros(num_images, options.num_classes, 3, dtype=torch.int64)
+        self.contour: Tensor | None = None
+        if "contour" in metrics:
+            self.contour = self.region.new_zeros(num_images, options.num_classes, 4)
         ignore_index = options.ignore_index
         streams: dict[MetricName, Metric] = {
             "mae": MeanAbsoluteError(ignore_index=ignore_index),
@@ -116,8 +128,8 @@ class Tally:
 
     def scored(self, folder: Path) -> Scored:
         """Figures over all images added so far."""
-        region = torch.cat(self.region)
-        contour = torch.cat(self.contour) if self.contour else None
+        region = self.region[: self.seen]
+        contour = None if self.contour is None else self.contour[: self.seen]
         overlap = summarise_classes(region, iou)
         scores = {
             "pooled_iou": float(overlap.pooled),
@@ -135,20 +147,20 @@ class Tally:
 
     def _count(self, labels: Tensor, probs: Tensor | None, target: Tensor) -> None:
         num_classes, ignore_index = self.options.num_classes, self.options.ignore_index
-        self.region.append(
-            region_counts(labels, target, num_classes=num_classes, ignore_index=ignore_index)
-        )
-        if "contour" in self.metrics:
-            counts = boundary_counts(
+        self.region[self.seen] = region_counts(
+            labels, target, num_classes=num_classes, ignore_index=ignore_index
+        )[0]
+        if self.contour is not None:
+            self.contour[self.seen] = boundary_counts(
                 labels,
                 target,
                 num_classes=num_classes,
                 tolerance=self.options.tolerance,
                 ignore_index=ignore_index,
-            )
-            self.contour.append(counts)
+            )[0]
         for stream in self.streams.values():
             stream.update(probs, target)
+        self.seen += 1
 
     def _read_labels(self, path: Path) -> Tensor:
         """int64 (1, H, W)."""
