@@ -62,9 +62,9 @@ class RecurrentUnit(nn.Module):
         self.unit = ConvNorm(channels, channels, 3, make)
 
     def forward(self, features: Tensor) -> Tensor:
-        state = F.relu(self.unit(features))
+        state = F.relu(self.unit(features), inplace=True)
         for _ in range(self.repeats):
-            state = F.relu(self.unit(features + state))
+            state = F.relu(self.unit(features + state), inplace=True)
         return state
 
 
@@ -99,7 +99,7 @@ class PyramidPooling(nn.Module):
             )
             for prior, bins in zip(self.priors, PYRAMID_BINS, strict=True)
         ]
-        return F.relu(self.mix(torch.cat([*levels, features], dim=1)))
+        return F.relu(self.mix(torch.cat([*levels, features], dim=1)), inplace=True)
 
 
 def cell_means(features: Tensor, cells: int) -> Tensor:
@@ -123,7 +123,7 @@ class AttentionGate(nn.Module):
         self.score = ConvNorm(channels // 2, 1, 1, make)
 
     def forward(self, decoded: Tensor, skip: Tensor) -> Tensor:
-        seen = F.relu(self.from_decoder(decoded) + self.from_skip(skip))
+        seen = F.relu(self.from_decoder(decoded) + self.from_skip(skip), inplace=True)
         return skip * torch.sigmoid(self.score(seen))
 
 
@@ -137,7 +137,8 @@ class DecoderStage(nn.Module):
         self.block = RecurrentResidualBlock(2 * channels, channels, make)
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
-        decoded = F.relu(self.up(F.interpolate(features, scale_factor=2.0, mode="nearest")))
+        wider = F.interpolate(features, scale_factor=2.0, mode="nearest")
+        decoded = F.relu(self.up(wider), inplace=True)
         return self.block(  # type: ignore[no-any-return]
             torch.cat([self.gate(decoded, skip), decoded], dim=1)
         )
