@@ -2,9 +2,9 @@
 
 Three steps, each resumable; figures come from the files that the step before has written:
 
-    python benchmarks/refine_gain.py bases   --data DIR --sets nuclei --seeds 0 1 2
-    python benchmarks/refine_gain.py refine  --data DIR --sets nuclei --seeds 0 1 2
-    python benchmarks/refine_gain.py table   --out benchmarks/results
+    python benchmarks/refine_gain.py bases  --data DIR --sets roads --seeds 0 1 2
+    python benchmarks/refine_gain.py refine --sets roads --seeds 0 1 2 --fit-seeds 0 1 2
+    python benchmarks/refine_gain.py table  --out benchmarks/results
 
 `DIR/<set>/{train,val,test}/{images,masks}`. A base is trained on `train`, with its best epoch
 chosen on `val`; thresholds, baselines and refiners are fitted on `val`; `test` is only scored.
@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from baselines import calibrated, dense_crf, guided_filter, oracle_masks, tuned_threshold
+from outcome import Cell, write_outcome
 from segmend.metrics import (
     Interval,
     boundary_counts,
@@ -43,7 +44,7 @@ class Set:
     """A data set, at which scale it is worked on, and how its bases are trained."""
 
     folder: str
-    side: int | None  # longest side in pixels after shrinking; None halves every image
+    side: int | None  # longest side in pixels after shrinking; None leaves images as they are
     epochs: int
     crop: int
     batch_size: int
@@ -53,7 +54,7 @@ class Set:
 SETS = {
     "kvasir": Set("kvasir-seg", 96, 16, 96, 16, 40),
     "roads": Set("epfl-roads", 200, 60, 160, 4, 80),
-    "nuclei": Set("bbbc038-nuclei", None, 14, 112, 8, 20),
+    "nuclei": Set("bbbc038-nuclei", None, 12, 128, 8, 20),
 }
 ARCHITECTURES = ("fpn", "unet")
 
@@ -89,7 +90,7 @@ def prepare(spec: Set, data: Path, out: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted((data / spec.folder / split / kind).iterdir()):
                 image = Image.open(path).convert("RGB" if kind == "images" else "L")
-                factor = 0.5 if spec.side is None else spec.side / max(image.size)
+                factor = 1 if spec.side is None else spec.side / max(image.size)
                 size = (round(image.width * factor), round(image.height * factor))
                 image = image.resize(size, Image.Resampling.BOX)
                 if kind == "masks":
@@ -102,8 +103,10 @@ def prepare(spec: Set, data: Path, out: Path) -> Path:
 def train_base(name: str, architecture: str, seed: int, data: Path, out: Path) -> None:
     """Train one base and keep its maps of val and test."""
     from segmend.data.folders import SegmentationFolder
+    from segmend.engine.checkpoints import load_segmenter
     from segmend.engine.prediction import predict_probabilities
     from segmend.engine.training import TrainOptions, train_segmenter
+    from segmend.models.pretrained import nuclei_base
     from segmend.models.segmenters import build_segmenter
 
     run = out / f"{name}-{architecture}-{seed}"
@@ -115,19 +118,27 @@ def train_base(name: str, architecture: str, seed: int, data: Path, out: Path) -
         split: SegmentationFolder(root / split / "images", root / split / "masks")
         for split in ("train", "val", "test")
     }
-    torch.manual_seed(seed)
-    model = build_segmenter(architecture)
     start = time.perf_counter()
-    options = TrainOptions(
-        epochs=spec.epochs, crop=spec.crop, batch_size=spec.batch_size, seed=seed, threads=1
-    )
-    result = train_segmenter(
-        model, sets["train"], sets["val"], options=options, out=run / "base", progress=False
-    )
+    if (name, architecture, seed) == ("nuclei", "fpn", 0):
+        # The shipped base is this very run, but for its 24 selection images (demo_base.py).
+        checkpoint = nuclei_base()
+        curve = json.loads((checkpoint / "curve.json").read_text("utf-8"))
+    else:
+        torch.manual_seed(seed)
+        options = TrainOptions(
+            epochs=spec.epochs, crop=spec.crop, batch_size=spec.batch_size, seed=seed, threads=1
+        )
+        result = train_segmenter(
+            build_segmenter(architecture),
+            sets["train"],
+            sets["val"],
+            options=options,
+            out=run / "base",
+            progress=False,
+        )
+        checkpoint, curve = result.checkpoint, result.curve
     seconds = time.perf_counter() - start
-    from segmend.engine.checkpoints import load_segmenter
-
-    model, _ = load_segmenter(result.checkpoint)
+    model, _ = load_segmenter(checkpoint)
     maps: dict[str, list[Case]] = {}
     for split in ("val", "test"):
         rows = []
@@ -137,13 +148,14 @@ def train_base(name: str, architecture: str, seed: int, data: Path, out: Path) -
             image = (sample["image"] * 255).round().byte()
             rows.append((item, logits, sample["target"].byte(), image))
         maps[split] = rows
-    torch.save({"maps": maps, "curve": result.curve, "seconds": seconds}, run / "maps.pt")
+    run.mkdir(parents=True, exist_ok=True)
+    torch.save({"maps": maps, "curve": curve, "seconds": seconds}, run / "maps.pt")
 
 
-def score_run(name: str, architecture: str, seed: int, out: Path) -> None:
+def score_run(name: str, run: Path, seed: int) -> None:
     """Fit every method on the base's val maps and keep its per-image counts on test."""
-    run = out / f"{name}-{architecture}-{seed}"
     saved = torch.load(run / "maps.pt", weights_only=True)
+    run = run / f"fit-{seed}"
     val, test = saved["maps"]["val"], saved["maps"]["test"]
     logits, labels = [m[1][0].float() for m in val], [m[2] for m in val]
     images = [m[3].float() / 255 for m in val]
@@ -205,7 +217,7 @@ def keep(
     path = run / "counts" / (method.replace(" ", "_").replace(">", "gt") + ".pt")
     if path.exists():
         return
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     apply = fit() if fit is not None else None
     seconds = time.perf_counter() - start
@@ -221,29 +233,29 @@ def keep(
         edges.append(boundary_counts(*pair))
     counts = {"method": method, "seconds": seconds}
     torch.save({**counts, "regions": torch.cat(regions), "edges": torch.cat(edges)}, path)
-    print(f"{run.name}: {method} ({seconds:.0f} s)", flush=True)
+    print(f"{run.parent.name} {run.name}: {method} ({seconds:.0f} s)", flush=True)
 
 
 def table(out: Path, results: Path, command: str) -> None:
-    """Write the figures of all runs as rows of JSON, one file a set."""
-    for name in SETS:
-        rows = []
+    """Write the figures of all runs, one file a set."""
+    for name, spec in SETS.items():
+        rows: list[dict[str, Cell]] = []
         for architecture in ARCHITECTURES:
-            runs = sorted(
-                p for p in out.glob(f"{name}-{architecture}-*") if (p / "counts").is_dir()
-            )
-            if runs:
-                rows += rows_of(architecture, runs)
-        if rows:
-            content = {
-                "name": f"refine_gain_{name}",
-                "command": command,
-                "machine": f"CPU, {torch.get_num_threads()} threads, torch {torch.__version__}",
-                "rows": rows,
-                "curves": {p.parent.name: curve(p) for p in sorted(out.glob(f"{name}-*/maps.pt"))},
-            }
-            results.mkdir(parents=True, exist_ok=True)
-            (results / f"refine_gain_{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+            runs = sorted(p.parent for p in out.glob(f"{name}-{architecture}-*/fit-*/counts"))
+            rows += rows_of(architecture, runs) if runs else []
+        if not rows:
+            continue
+        size = "native size" if spec.side is None else f"{spec.side} px"
+        notes = [
+            f"{spec.folder} at {size}; differences are to the base at its tuned threshold, in "
+            "points, with 95% paired bootstrap intervals over test images, averaged over fits.",
+            *(
+                f"Base {path.parent.name}, val IoU by epoch: {curve(path)}."
+                for path in sorted(out.glob(f"{name}-*/maps.pt"))
+            ),
+        ]
+        path = results / f"refine_gain_{name}.json"
+        write_outcome(path, name=path.stem, command=command, rows=rows, notes=notes)
 
 
 def curve(path: Path) -> list[float]:
@@ -253,7 +265,7 @@ def curve(path: Path) -> list[float]:
     return [round(v, 1) for v in values[::-step][::-1]]
 
 
-def rows_of(architecture: str, runs: list[Path]) -> list[dict[str, object]]:
+def rows_of(architecture: str, runs: list[Path]) -> list[dict[str, Cell]]:
     """One row a method: levels, and paired differences to the tuned base over all seeds."""
     counts: dict[str, list[dict[str, Tensor]]] = {}
     for run in runs:
@@ -261,7 +273,7 @@ def rows_of(architecture: str, runs: list[Path]) -> list[dict[str, object]]:
             one = torch.load(path, weights_only=True)
             counts.setdefault(one["method"], []).append(one)
     base = counts["base, threshold tuned"]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Cell]] = []
     for method, found in counts.items():
         if len(found) != len(runs):
             continue
@@ -274,7 +286,7 @@ def rows_of(architecture: str, runs: list[Path]) -> list[dict[str, object]]:
             {
                 "base": architecture,
                 "method": method,
-                "seeds": len(runs),
+                "bases x fits": f"{len({r.parent for r in runs})} x {len(runs)}",
                 "pooled IoU": f"{100 * pooled.other:.1f}",
                 "difference": signed(pooled),
                 "per-image IoU": f"{100 * mean.other:.1f}",
@@ -305,19 +317,22 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--fit-seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.step == "table":
-        table(options.runs, options.out, "python benchmarks/refine_gain.py bases, refine, table")
+        table(options.runs, options.out, "python benchmarks/refine_gain.py bases|refine|table")
         return
     for seed in options.seeds:
         for name in options.sets:
             for architecture in options.architectures:
                 if options.step == "bases":
                     train_base(name, architecture, seed, options.data, options.runs)
-                elif (options.runs / f"{name}-{architecture}-{seed}" / "maps.pt").exists():
-                    score_run(name, architecture, seed, options.runs)
+                    continue
+                run = options.runs / f"{name}-{architecture}-{seed}"
+                for fit_seed in options.fit_seeds if (run / "maps.pt").exists() else ():
+                    score_run(name, run, fit_seed)
 
 
 if __name__ == "__main__":

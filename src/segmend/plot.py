@@ -82,27 +82,34 @@ def sheet(rows: Sequence[Row], headings: Sequence[str]) -> Image.Image:
     if not rows or any(len(r.predictions) != len(headings) for r in rows):
         raise SegmendError("sheet: want at least one row, each with a prediction a heading")
     columns = ["image", "truth", *headings]
+    lines = [[_panel(p) for p in _pictures(row)] for row in rows]
+    heights = [max(panel.height for panel in line) + CAPTION + GAP for line in lines]
     width = len(columns) * (PANEL + GAP) + GAP
-    canvas = Image.new(
-        "RGB", (width, HEADER + len(rows) * (PANEL + CAPTION + GAP) + HEADER), "white"
-    )
+    canvas = Image.new("RGB", (width, HEADER + sum(heights) + HEADER), "white")
     draw = ImageDraw.Draw(canvas)
     title, small = ImageFont.load_default(16), ImageFont.load_default(13)
     for column, heading in enumerate(columns):
         draw.text((GAP + column * (PANEL + GAP), 5), heading, fill="black", font=title)
-    for number, row in enumerate(rows):
-        top = HEADER + number * (PANEL + CAPTION + GAP)
-        truth = error_overlay(row.image, row.target == 1, row.target)
-        pictures = [row.image, truth]
-        pictures += [error_overlay(row.image, p, row.target) for p in row.predictions]
+    top = HEADER
+    for row, line, height in zip(rows, lines, heights, strict=True):
         texts = [row.name, "", *row.captions]
-        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        for column, (panel, text) in enumerate(zip(line, texts, strict=True)):
             left = GAP + column * (PANEL + GAP)
-            panel = _panel(picture)
             canvas.paste(panel, (left, top))
             draw.text((left, top + panel.height + 3), text, fill="black", font=small)
+        top += height
     _legend(draw, canvas.height - HEADER + 5, small)
     return canvas
+
+
+def _pictures(row: Row) -> list[Tensor]:
+    """Image, truth, and every prediction with its errors."""
+    truth = error_overlay(row.image, row.target == 1, row.target)
+    return [
+        row.image,
+        truth,
+        *(error_overlay(row.image, p, row.target) for p in row.predictions),
+    ]
 
 
 def _panel(picture: Tensor) -> Image.Image:

@@ -19,6 +19,10 @@ from segmend.refine.options import RefineOptions
 from segmend.refine.pseudo_labels import multiclass_pseudo_labels, patch_pseudo_labels
 
 
+SMALLEST_CROP = 32
+"""Images narrower than this are padded by ignored pixels."""
+
+
 class Batch(NamedTuple):
     """logits (N, C, H, W), labels and pseudo-labels (N, H, W) int64 with 255 = ignored, images."""
 
@@ -187,7 +191,8 @@ def make_batch(
     The bias field gets all eight symmetries of the square; PatchRefineNet flips and quarter
     turns with probability 1/2 each, as published, which is the same group unevenly drawn.
     """
-    cut = [_cut(example, pseudo, options, generator) for example, pseudo in chosen]
+    side = _side([e.labels.shape for e, _ in chosen], options.crop)
+    cut = [_cut(example, pseudo, side, generator) for example, pseudo in chosen]
     parts = [torch.stack([c[k] for c in cut]) for k in range(3)]
     images = None
     if chosen[0][0].image is not None:
@@ -195,14 +200,19 @@ def make_batch(
     return Batch(parts[0].float(), parts[1].long(), parts[2].long(), images)
 
 
+def _side(sizes: Sequence[Sequence[int]], crop: int | None) -> int | None:
+    """Side of a batch's crops: no larger than its smallest image, since padding, which a network
+    never meets when it is used, would teach it something untrue."""
+    return crop and max(SMALLEST_CROP, min(crop, *(min(size) for size in sizes)))
+
+
 def _cut(
-    example: Example, pseudo: Tensor, options: RefineOptions, generator: torch.Generator
+    example: Example, pseudo: Tensor, side: int | None, generator: torch.Generator
 ) -> list[Tensor]:
     maps = [example.logits, example.labels, pseudo]
     maps += [] if example.image is None else [example.image]
-    if options.crop:
+    if side is not None:
         height, width = example.labels.shape
-        side = options.crop
         down, right = max(0, side - height), max(0, side - width)
         if down or right:
             fill = [0, IGNORE, IGNORE, 0]
