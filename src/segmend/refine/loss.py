@@ -136,9 +136,7 @@ def patch_refine_loss(
     pseudo_label_weight: float = PSEUDO_LABEL_WEIGHT,
     argument_order: ArgumentOrder = "intended",
 ) -> Tensor:
-    """Published total: 0.7 L_RS(output, pseudo-labels) + 0.3 L_reg(output, labels).
-
-    Averaged over the global and the local output; the global one alone for P0.
+    """0.7 L_RS(output, pseudo-labels) + 0.3 L_reg(output, labels), mean over the outputs there are.
 
     Args:
         refined: output of PatchRefineNet, logits (N, 1, H, W) each.
