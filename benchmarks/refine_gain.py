@@ -152,7 +152,7 @@ def train_base(name: str, architecture: str, seed: int, data: Path, out: Path) -
     torch.save({"maps": maps, "curve": curve, "seconds": seconds}, run / "maps.pt")
 
 
-def score_run(name: str, run: Path, seed: int) -> None:
+def score_run(name: str, run: Path, seed: int, methods: list[str]) -> None:
     """Fit every method on the base's val maps and keep its per-image counts on test."""
     saved = torch.load(run / "maps.pt", weights_only=True)
     run = run / f"fit-{seed}"
@@ -170,6 +170,8 @@ def score_run(name: str, run: Path, seed: int) -> None:
         keep(run, method, test, fit)
     fitted: dict[str, Refiner] = {}
     for method, options in METHODS.items():
+        if not any(part in method for part in methods):
+            continue
         keep(run, method, test, lambda m=method, o=options: refiner(name, m, o, seed, val, fitted))
     keep(run, "oracle: best threshold per image", test, None, patch=None)
     keep(run, "oracle: best threshold per 32 px patch", test, None, patch=32)
@@ -267,16 +269,15 @@ def curve(path: Path) -> list[float]:
 
 def rows_of(architecture: str, runs: list[Path]) -> list[dict[str, Cell]]:
     """One row a method: levels, and paired differences to the tuned base over all seeds."""
-    counts: dict[str, list[dict[str, Tensor]]] = {}
+    counts: dict[str, dict[Path, dict[str, Tensor]]] = {}
     for run in runs:
         for path in sorted((run / "counts").glob("*.pt")):
             one = torch.load(path, weights_only=True)
-            counts.setdefault(one["method"], []).append(one)
-    base = counts["base, threshold tuned"]
+            counts.setdefault(one["method"], {})[run] = one
     rows: list[dict[str, Cell]] = []
-    for method, found in counts.items():
-        if len(found) != len(runs):
-            continue
+    for method, by_run in counts.items():
+        found = list(by_run.values())
+        base = [counts["base, threshold tuned"][run] for run in by_run]
         pooled, mean = (
             f(stack(base, "regions"), stack(found, "regions"))
             for f in (pooled_iou_difference, mean_iou_difference)
@@ -286,7 +287,7 @@ def rows_of(architecture: str, runs: list[Path]) -> list[dict[str, Cell]]:
             {
                 "base": architecture,
                 "method": method,
-                "bases x fits": f"{len({r.parent for r in runs})} x {len(runs)}",
+                "bases x fits in all": f"{len({r.parent for r in by_run})} x {len(by_run)}",
                 "pooled IoU": f"{100 * pooled.other:.1f}",
                 "difference": signed(pooled),
                 "per-image IoU": f"{100 * mean.other:.1f}",
@@ -318,6 +319,9 @@ def main() -> None:
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--fit-seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--methods", nargs="+", default=[""], help="parts of names; refiners without any are left"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -332,7 +336,7 @@ def main() -> None:
                     continue
                 run = options.runs / f"{name}-{architecture}-{seed}"
                 for fit_seed in options.fit_seeds if (run / "maps.pt").exists() else ():
-                    score_run(name, run, fit_seed)
+                    score_run(name, run, fit_seed, options.methods)
 
 
 if __name__ == "__main__":
