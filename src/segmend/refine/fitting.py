@@ -18,7 +18,6 @@ from segmend.refine.network import GRIDS, RefinedLogits
 from segmend.refine.options import RefineOptions
 from segmend.refine.pseudo_labels import multiclass_pseudo_labels, patch_pseudo_labels
 
-
 SMALLEST_CROP = 32
 """Images narrower than this are padded by ignored pixels."""
 
