@@ -191,7 +191,7 @@ def refiner(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A refiner as a function of one map and its image; `fitted` saves fitting one twice."""
     rgb = "RGB" in method
-    full = {"epochs": SETS[name].refine_epochs, "crop": 128, **options, "seed": seed}
+    full = {"epochs": SETS[name].refine_epochs, "crop": 128, "stride": 2, **options, "seed": seed}
     key = json.dumps([full, rgb])
     if key not in fitted:
         examples = [Example(n, z, y, i if rgb else None) for n, z, y, i in val]

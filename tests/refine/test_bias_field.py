@@ -18,7 +18,7 @@ from segmend.refine import BiasField
 )
 def test_untrained_field_is_exactly_the_base(height, width, channels, stride, shared):
     logits = torch.randn(2, channels, height, width) * 5
-    net = BiasField(channels, width=8, stride=stride, shared=shared)
+    net = BiasField(channels, width=8, stride=stride, shared=shared).eval()
     assert torch.equal(net(logits), logits)
 
 

@@ -104,3 +104,22 @@ def test_confidence_zero_always_opens():
 def test_lists_of_different_length_are_named():
     with pytest.raises(SegmendError, match="got 1, 0 and 1"):
         choose_gate([torch.zeros(1, 2, 2)], [], [torch.zeros(2, 2, dtype=torch.uint8)])
+
+
+def test_one_large_image_alone_does_not_open_the_gate():
+    """Nine small images lose a little, one huge image gains a lot: pooled up, average down."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [16] * 9 + [160]
+    labels = [(torch.rand(s, s, generator=generator) < 0.5).to(torch.uint8) for s in sizes]
+    clean = [label[None].float() * 4 - 2 for label in labels]
+    wrong = [torch.where(torch.rand(z.shape, generator=generator) < 0.2, -z, z) for z in clean]
+    base, refined = [*clean[:9], wrong[9]], [*wrong[:9], clean[9]]
+    gate = choose_gate(base, refined, labels)
+    assert gate.best_score > gate.base_score + 0.05
+    assert not gate.is_open
+
+
+def test_per_image_scores_equal_single_images():
+    parts = torch.randint(1, 50, (5, 1, 3, 2))
+    alone = torch.stack([Scores(parts[i : i + 1]).pooled()[0] for i in range(5)])
+    torch.testing.assert_close(Scores(parts).per_image(), alone)

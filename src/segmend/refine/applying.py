@@ -20,6 +20,7 @@ def build_network(options: RefineOptions, *, channels: int, with_images: bool) -
             channels,
             image_channels=3 if with_images else 0,
             width=options.width,
+            stride=options.stride,
             shared=options.shared,
         )
     return PatchRefineNet(

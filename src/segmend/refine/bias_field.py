@@ -1,8 +1,8 @@
 """The bias field: a small network that adds a low-resolution correction to a base model's logits.
 
 A base's scores are too high in some regions and too low in others. Few degrees of freedom are
-enough to say where (one number for every 8 x 8 pixels), and few are all that a validation split
-of some twenty to a hundred images can pay for. The field starts at exactly zero: an untrained
+enough to say where (one number for every 2 x 2 to 8 x 8 pixels), and few are all that a validation
+split of some twenty to a hundred images can pay for. The field starts at exactly zero: an untrained
 bias field *is* the base.
 """
 
@@ -24,10 +24,14 @@ LOGIT_SCALE = 3.0
 
 
 def conv_unit(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, group normalisation (independent of batch and of mode) and ReLU."""
+    """3x3 convolution, batch normalisation and ReLU.
+
+    Not group or instance normalisation: those take away an image's own level of confidence,
+    which is the very thing that a bias is read off.
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(8 if out_channels % 8 == 0 else 1, out_channels),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )
 
@@ -39,7 +43,7 @@ class BiasField(nn.Module):
         channels: logit channels C of the base (1 for a binary problem).
         image_channels: 0 to see logits alone; 3 to see the RGB image beside them.
         width: channels of the first stage; the stages have 1, 2, 4 and 8 times as many.
-        stride: pixels per field value along each axis, 2, 4 or 8.
+        stride: pixels per field value along each axis, 2, 4 or 8: small for small objects.
         shared: refine every channel by the same one-channel network (class-agnostic, for
             many classes or for classes not seen while fitting).
 

@@ -35,7 +35,8 @@ class Gate:
         base_score: cross-validated score of the base, IoU in [0, 1] pooled over the fitting set
             (mIoU for many classes; minus MAE for saliency).
         best_strength, best_threshold, best_score: the refiner's best, whether it may act or not.
-        confidence: share of bootstrap resamples in which that best beats the base.
+        confidence: share of bootstrap resamples in which that best beats the base both pooled and
+            on the average image: a few large images alone must not open the gate.
     """
 
     strength: float
@@ -73,6 +74,13 @@ class Scores(NamedTuple):
         ratio = sums[..., 0] / sums[..., 1].clamp_min(1e-12)
         present = sums[..., 1] > 0
         return (ratio * present).sum(-1) / present.sum(-1).clamp_min(1)
+
+    def per_image(self) -> Tensor:
+        """Each image's own score at the first shift, (N,); 0 where it has none."""
+        parts = self.parts[:, 0].double()
+        present = parts[..., 1] > 0
+        ratio = torch.where(present, parts[..., 0] / parts[..., 1].clamp_min(1e-12), 0)
+        return ratio.sum(-1) / present.sum(-1).clamp_min(1)
 
 
 def binary_scores(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Scores:
@@ -154,7 +162,8 @@ def choose_gate(
         key=lambda choice: choice.score,
     )
     weights = _resamples(len(base), num_resamples, seed=seed)
-    gains = best.scores.pooled(weights) - alone.scores.pooled(weights)
+    pooled_gains = (best.scores.pooled(weights) - alone.scores.pooled(weights))[:, 0]
+    image_gains = weights @ (best.scores.per_image() - alone.scores.per_image())
     gate = Gate(
         strength=0.0,
         threshold=float(thresholds[alone.shift]),
@@ -163,7 +172,7 @@ def choose_gate(
         best_strength=best.strength,
         best_threshold=float(thresholds[best.shift]),
         best_score=best.score,
-        confidence=float((gains > 0).double().mean()),
+        confidence=float(((pooled_gains > 0) & (image_gains > 0)).double().mean()),
     )
     helps = gate.confidence >= confidence and gate.best_score > gate.base_score
     return gate.opened() if confidence == 0 or helps else gate
