@@ -25,7 +25,7 @@ def test_untrained_field_is_exactly_the_base(height, width, channels, stride, sh
 def test_field_is_constant_between_its_few_degrees_of_freedom():
     """At stride 8 the second difference of the field vanishes inside each interpolation cell."""
     torch.manual_seed(0)
-    net = BiasField(1, width=8)
+    net = BiasField(1, width=8, stride=8)
     torch.nn.init.normal_(net.head.weight)
     field = net.field(torch.randn(1, 1, 64, 64))[0, 0]
     cell = field[20:28, 20:28]  # between the centres of two neighbouring cells, 3.5 + 8k

@@ -31,7 +31,7 @@ def demo(
     from segmend.data.sample import nuclei_sample
     from segmend.refine import RefineOptions, Refiner
 
-    options = RefineOptions(epochs=epochs, crop=128, stride=2, seed=seed)
+    options = RefineOptions(epochs=epochs, crop=128, seed=seed)
     print_settings(options)
     sample = nuclei_sample()
     predict(sample, out)

@@ -60,7 +60,7 @@ class BiasField(nn.Module):
         *,
         image_channels: int = 0,
         width: int = 16,
-        stride: int = 8,
+        stride: int = 2,
         shared: bool = False,
     ) -> None:
         super().__init__()

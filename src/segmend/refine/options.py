@@ -23,8 +23,9 @@ class RefineOptions(BaseModel):
     """Saliency keeps grey levels: no threshold is set, and the gate judges by MAE."""
     width: int = Field(16, ge=1)
     """Channels of the first stage (PatchRefineNet as published: 32)."""
-    stride: Literal[2, 4, 8] = 8
-    """Pixels per value of the bias field along each axis: 8 for large objects, 2 for small ones."""
+    stride: Literal[2, 4, 8] = 2
+    """Pixels per value of the bias field along each axis: fewer follow small objects, more hold a
+    very small fitting set together."""
     shared: bool = False
     """One class-agnostic network for all channels (bias field only)."""
     epochs: int = Field(40, ge=0)
