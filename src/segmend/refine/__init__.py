@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segmend.refine.bias_field import BiasField
+from segmend.refine.export import export_onnx
 from segmend.refine.grid import grid_thresholds
 from segmend.refine.loss import PatchRefineLoss, patch_refine_loss
 from segmend.refine.merge import merge
@@ -10,6 +11,7 @@ from segmend.refine.network import PatchRefineNet, RefinedLogits
 from segmend.refine.options import RefineOptions
 from segmend.refine.patch_masks import apply_thresholds, patch_iou
 from segmend.refine.pseudo_labels import multiclass_pseudo_labels, patch_pseudo_labels
+from segmend.refine.reference import import_reference
 from segmend.refine.refiner import Refiner
 from segmend.refine.thresholds import best_thresholds
 
@@ -22,7 +24,9 @@ __all__ = [
     "Refiner",
     "apply_thresholds",
     "best_thresholds",
+    "export_onnx",
     "grid_thresholds",
+    "import_reference",
     "merge",
     "multiclass_pseudo_labels",
     "patch_iou",
