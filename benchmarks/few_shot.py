@@ -89,7 +89,10 @@ def main() -> None:
             f"1 way, {options.shots} shots, {options.episodes} test episodes of 5 held-out classes "
             f"for each of {len(options.seeds)} seeds, which draw other classes; base cut at 0.5."
         ]
-        command = f"python benchmarks/few_shot.py --data msrc-objects --shots {options.shots}"
+        command = (
+            f"python benchmarks/few_shot.py --data {options.data.name} --shots {options.shots} "
+            f"--episodes {options.episodes} --seeds {' '.join(map(str, options.seeds))}"
+        )
         write_outcome(options.out, name="few_shot", command=command, rows=rows, notes=notes)
 
 

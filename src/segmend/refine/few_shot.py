@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.refine.cross_validation import fit_refiner
-from segmend.refine.examples import IGNORE, PROBABILITY_LIMIT, Example
+from segmend.refine.examples import IGNORE, Example, limited_logits
 from segmend.refine.options import RefineOptions
 from segmend.refine.refiner import Refiner
 
@@ -191,13 +191,13 @@ def episode_examples(base: nn.Module, episodes: Sequence[Episode] | Episodes) ->
     """
     examples = []
     for number, episode in enumerate(episodes):
-        probs = base(episode).clamp(PROBABILITY_LIMIT, 1 - PROBABILITY_LIMIT)
+        probs = base(episode)
         for channel, label in enumerate(episode.classes, start=1):
             labels = torch.where(
                 episode.target == IGNORE, IGNORE, (episode.target == channel).long()
             )
             name = f"episode {number}, class {label}"
-            logits = probs[channel : channel + 1].logit().half()
+            logits = limited_logits(probs[channel][None, None])[0].half()
             examples.append(Example(name, logits, labels.to(torch.uint8)))
     return examples
 
