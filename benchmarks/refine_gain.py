@@ -52,9 +52,9 @@ class Set:
 
 
 SETS = {
-    "kvasir": Set("kvasir-seg", 96, 16, 96, 16, 40),
-    "roads": Set("epfl-roads", 200, 60, 160, 4, 80),
-    "nuclei": Set("bbbc038-nuclei", None, 12, 128, 8, 20),
+    "kvasir": Set("kvasir-seg", 128, 30, 128, 16, 40),
+    "roads": Set("epfl-roads", None, 100, 256, 4, 80),
+    "nuclei": Set("bbbc038-nuclei", None, 16, 128, 8, 20),
 }
 ARCHITECTURES = ("fpn", "unet")
 
