@@ -183,7 +183,7 @@ def boundary_walk(
     radius: int = 5,
     beta: float = 10.0,
     steps: int = 256,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> Tensor:
     """IRN's random walk: scores times (1 - boundary), spread where no boundary is crossed.
 

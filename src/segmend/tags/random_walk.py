@@ -24,7 +24,7 @@ def random_walk(
     *,
     beta: float = BETA,
     steps: int = STEPS,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> Tensor:
     """Spread class scores over alike neighbours: scores times T^steps, T = A^beta / column sums.
 

@@ -1,0 +1,172 @@
+"""SEAM's losses: two views of an image, and their revised maps, are to say the same."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segmend.errors import SegmendError
+from segmend.tags.activation import at_least_float32, check_maps, check_tags, max_norm
+from segmend.tags.pixel_correlation import harden, with_background
+
+Normaliser = Literal["all", "present"]
+
+HARDEST_SHARE = 0.2
+"""Published share of the largest differences in the cross loss."""
+
+
+def min_pooling_loss(revised: Tensor, tags: Tensor) -> Tensor:
+    """Push the least activated quarter of each image down: its mean strongest revised score.
+
+    Args:
+        revised: float (N, 1 + C, h, w), of `PixelCorrelation`; the background is not used.
+        tags: (N, C) in {0, 1}.
+    Returns:
+        Scalar: mean over images of the h * w // 4 (at least 1) smallest of relu(max over tagged
+        classes).
+    """
+    check_maps("revised", revised)
+    present = check_tags(tags, revised, extra=1)[:, :, None, None]
+    strongest = at_least_float32(revised[:, 1:]).masked_fill(~present, 0).amax(1).flatten(1)
+    least = strongest.topk(max(1, strongest.shape[1] // 4), dim=1, largest=False).values
+    return torch.relu(least).mean()
+
+
+def equivariance_loss(
+    cams: Tensor, other: Tensor, tags: Tensor, *, normalise: Normaliser = "all"
+) -> Tensor:
+    """ER: mean absolute difference of two views' maps.
+
+    Args:
+        cams, other: normalised maps of the object classes at one size, float (N, C, h, w).
+        tags: (N, C) in {0, 1}; other classes count as 0.
+        normalise: "all" (published): mean over all C classes, so that a present class weighs
+            1 / C, a quarter on COCO of what it does on VOC. "present": over tagged classes.
+    Returns:
+        Scalar; 0 without any tag.
+    Raises:
+        SegmendError: shapes or the option are not as above.
+    """
+    _check_pair("cams", cams, other, normalise)
+    present = check_tags(tags, cams)
+    apart = (at_least_float32(cams) - at_least_float32(other)).abs()
+    apart = apart.masked_fill(~present[:, :, None, None], 0)
+    if normalise == "all":
+        return apart.mean()
+    return apart.mean((2, 3)).sum() / present.sum().clamp(min=1)
+
+
+def cross_loss(
+    revised: Tensor,
+    other: Tensor,
+    tags: Tensor,
+    *,
+    share: float = HARDEST_SHARE,
+    normalise: Normaliser = "all",
+) -> Tensor:
+    """One half of ECR: revised maps against the other view's hardened maps, hardest pixels only.
+
+    Args:
+        revised: normalised revised maps with background, float (N, 1 + C, h, w).
+        other: normalised maps of the other view with background, same shape; detached here.
+        tags: (N, C) in {0, 1}; other classes count as 0.
+        share: of the elements of each image, largest differences first, that the mean is over.
+        normalise: "all" (published): `share` of (1 + C) * h * w elements; "present": of
+            (1 + number of tags) * h * w.
+    Returns:
+        Scalar, the mean over images. At least one element of each counts.
+    Raises:
+        SegmendError: shapes or options are not as above.
+    """
+    _check_pair("revised", revised, other, normalise)
+    if not 0 < share <= 1:
+        raise SegmendError(f"share: want above 0 and at most 1, got {share}")
+    present = F.pad(check_tags(tags, revised, extra=1), (1, 0), value=True)
+    apart = (harden(at_least_float32(other).detach()) - at_least_float32(revised)).abs()
+    apart = apart.masked_fill(~present[:, :, None, None], 0).flatten(1)
+    if normalise == "all":
+        return apart.topk(max(1, int(apart.shape[1] * share)), dim=1).values.mean()
+    pixels = revised.shape[2] * revised.shape[3]
+    counts = (present.sum(1) * pixels * share).long().clamp(min=1)
+    hardest = apart.sort(dim=1, descending=True).values
+    kept = torch.arange(apart.shape[1], device=apart.device) < counts[:, None]
+    return (hardest.masked_fill(~kept, 0).sum(1) / counts).mean()
+
+
+class SeamLosses(NamedTuple):
+    """The scalars of `seam_losses`; `total` adds what the published training adds."""
+
+    classification: Tensor
+    min_pooling: Tensor
+    equivariance: Tensor
+    cross: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """Sum of the four."""
+        return self.classification + self.min_pooling + self.equivariance + self.cross
+
+
+def seam_losses(
+    logits: tuple[Tensor, Tensor],
+    revised: tuple[Tensor, Tensor],
+    tags: Tensor,
+    *,
+    full_view_loss: Tensor | None = None,
+    normalise: Normaliser = "all",
+) -> SeamLosses:
+    """All losses of SEAM from two views of a batch.
+
+    Args:
+        logits: class activation maps before any activation, float (N, C, h, w) of the full view
+            and (N, C, h', w') of the small one (published: 0.3 of the full view).
+        revised: revised maps of both, (N, 1 + C, ...) of the same sizes.
+        tags: (N, C) in {0, 1}.
+        full_view_loss: scalar that replaces the soft-margin loss of the full view; HFPL puts its
+            mix with the importance-sampling loss here and leaves the small view as it is.
+        normalise: `equivariance_loss`, `cross_loss`.
+    Returns:
+        Means over both views of the soft-margin loss of averaged logits and of the min-pooling
+        loss; ER; the sum of both halves of ECR.
+    Raises:
+        SegmendError: shapes or the option are not as above.
+    Reference:
+        Wang et al., CVPR 2020, equations 7 to 10, and the published training script.
+    """
+    present = check_tags(tags, logits[0])
+    if full_view_loss is None:
+        full_view_loss = _soft_margin(logits[0], present)
+    classification = (full_view_loss + _soft_margin(logits[1], present)) / 2
+    least = (min_pooling_loss(revised[0], tags) + min_pooling_loss(revised[1], tags)) / 2
+    # Everything at the small view's size; classes without a tag are 0 before the background.
+    absent = ~present[:, :, None, None]
+    size = logits[1].shape[2:]
+    full, small = (_resized(max_norm(maps), size).masked_fill(absent, 0) for maps in logits)
+    revised_full, revised_small = (_resized(max_norm(maps), size) for maps in revised)
+    cross = cross_loss(revised_full, with_background(small), tags, normalise=normalise)
+    cross = cross + cross_loss(revised_small, with_background(full), tags, normalise=normalise)
+    equivariance = equivariance_loss(full, small, tags, normalise=normalise)
+    return SeamLosses(classification, least, equivariance, cross)
+
+
+def _soft_margin(logits: Tensor, present: Tensor) -> Tensor:
+    scores = at_least_float32(logits).mean((2, 3))
+    return F.multilabel_soft_margin_loss(scores, present.to(scores.dtype))
+
+
+def _resized(maps: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+
+
+def _check_pair(name: str, maps: Tensor, other: Tensor, normalise: str) -> None:
+    check_maps(name, maps)
+    if other.shape != maps.shape:
+        raise SegmendError(
+            f"other: want the shape {tuple(maps.shape)} of {name}, got {tuple(other.shape)}; "
+            "resize both views to one size first"
+        )
+    if normalise not in get_args(Normaliser):
+        raise SegmendError(f"normalise: want one of {get_args(Normaliser)}, got {normalise!r}")
