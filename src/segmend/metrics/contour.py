@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from segmend.errors import SegmendError
 from segmend.metrics.checks import Labels, check_labels
-from segmend.metrics.scores import ClassScores, class_score
+from segmend.metrics.scores import CountedScore
+
+Void = Literal["ignore", "background"]
+_PLANES = 8  # classes that share a byte
 
 
 def boundary_counts(
@@ -20,6 +24,7 @@ def boundary_counts(
     num_classes: int = 2,
     tolerance: float = 0.008,
     ignore_index: int = 255,
+    void: Void = "ignore",
 ) -> Tensor:
     """Boundary pixels of each class in each image, and how many of them find a partner.
 
@@ -35,17 +40,28 @@ def boundary_counts(
         target: labels in [0, num_classes) or `ignore_index`; integer or bool (N, H, W).
         num_classes: background included.
         tolerance: fraction of the image diagonal; 0.008 is the default of DAVIS.
-        ignore_index: pixels of this target label count nowhere.
+        ignore_index: pixels of this target label are void.
+        void: "ignore" as said above; "background" makes them label 0 of the target, as the
+            published code of HFPL does (and DAVIS, which has none): the outline of a void ring
+            is then a contour, and what is predicted inside the ring counts.
     Returns:
         int64 (N, num_classes, 4): [matched predicted, predicted, matched target, target].
     Raises:
-        SegmendError: as `region_counts`; or a tolerance below 0.
+        SegmendError: as `region_counts`; a tolerance below 0; an unknown `void`.
     Source:
         Perazzi et al., CVPR 2016 (DAVIS), section 4, and the boundary map of its toolkit, which
-        this equals where nothing is ignored.
+        this equals where nothing is ignored. Counts added over a set, then
+        `class_mean(boundary_f(counts), background=0)`, is the protocol of HFPL (hfpl at 1038a68);
+        images without a class count with the false contours in them.
     """
     if not 0 <= tolerance < math.inf:
         raise SegmendError(f"tolerance: want a fraction of the diagonal >= 0, got {tolerance}")
+    if void not in ("ignore", "background"):
+        raise SegmendError(f"void: want 'ignore' or 'background', got {void!r}")
+    if void == "background" and not target.is_floating_point():
+        target = target.long()
+        target = target.masked_fill(target == ignore_index, 0)
+        ignore_index = torch.iinfo(torch.int64).min  # no pixel is ignored any more
     labels = check_labels(prediction, target, num_classes=num_classes, ignore_index=ignore_index)
     radius = math.ceil(tolerance * math.hypot(*target.shape[-2:]))
     counts = torch.zeros(len(target), num_classes, 4, dtype=torch.int64, device=target.device)
@@ -70,110 +86,112 @@ def boundary_f(counts: Tensor) -> Tensor:
     return torch.where(pred + target > 0, score, torch.nan)
 
 
-class BoundaryF(Metric):
+class BoundaryF(CountedScore):
     """Boundary F of a stream of batches, pooled and per image; see `ClassScores`.
 
     `update(prediction, target)` and the arguments as in `boundary_counts`; `compute` gives
-    `ClassScores`. The per-image mean is the convention of DAVIS.
+    `ClassScores`. The per-image mean is the convention of DAVIS; `class_mean(scores.per_class,
+    background=0)` is that of HFPL.
     """
 
-    full_state_update = False
-    higher_is_better = True
-    counts: Tensor
-    image_sum: Tensor
-    num_scored: Tensor
-    num_images: Tensor
-
     def __init__(
-        self, *, num_classes: int = 2, tolerance: float = 0.008, ignore_index: int = 255
+        self,
+        *,
+        num_classes: int = 2,
+        tolerance: float = 0.008,
+        ignore_index: int = 255,
+        void: Void = "ignore",
     ) -> None:
-        super().__init__()
-        self.num_classes, self.tolerance = num_classes, tolerance
-        self.ignore_index = ignore_index
-        zero = torch.zeros((), dtype=torch.int64)
-        self.add_state("counts", zero.new_zeros(num_classes, 4), dist_reduce_fx="sum")
-        self.add_state("image_sum", zero.double(), dist_reduce_fx="sum")
-        self.add_state("num_scored", zero, dist_reduce_fx="sum")
-        self.add_state("num_images", zero.clone(), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch: labels (N, H, W) both."""
-        counts = boundary_counts(
-            prediction,
-            target,
-            num_classes=self.num_classes,
-            tolerance=self.tolerance,
-            ignore_index=self.ignore_index,
+        count = partial(
+            boundary_counts,
+            num_classes=num_classes,
+            tolerance=tolerance,
+            ignore_index=ignore_index,
+            void=void,
         )
-        images = class_score(boundary_f(counts))
-        self.counts += counts.sum(0)
-        self.image_sum += images.nansum()
-        self.num_scored += (~images.isnan()).sum()
-        self.num_images += len(images)
-
-    def compute(self) -> ClassScores:
-        """Scores of all that was seen; NaN where nothing could be scored."""
-        per_class = boundary_f(self.counts)
-        return ClassScores(
-            pooled=class_score(per_class),
-            per_image=self.image_sum / self.num_scored,
-            per_class=per_class,
-            num_images=self.num_images,
-            num_scored=self.num_scored,
-        )
+        super().__init__(count, boundary_f, shape=(num_classes, 4))
 
 
-def boundary(region: Tensor, valid: Tensor) -> Tensor:
-    """Boundary pixels of a bool region (H, W): bool (H, W), rule as in `boundary_counts`."""
-    edge = torch.zeros_like(region)
+def boundary(planes: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Boundary pixels of regions, rule as in `boundary_counts`; shape and type of `planes`.
+
+    Args:
+        planes: (..., H, W); bool, or uint8 in which each bit is a region of its own.
+        valid: bool (H, W); None: all.
+    """
+    edge = torch.zeros_like(planes)
     for down, right in ((0, 1), (1, 0), (1, 1)):
-        height, width = region.shape[0] - down, region.shape[1] - right
-        here, there = (slice(height), slice(width)), (slice(down, None), slice(right, None))
-        edge[here] |= (region[here] ^ region[there]) & valid[here] & valid[there]
+        height, width = planes.shape[-2] - down, planes.shape[-1] - right
+        here = (..., slice(height), slice(width))
+        there = (..., slice(down, None), slice(right, None))
+        differs = planes[here] ^ planes[there]
+        if valid is not None:
+            differs.masked_fill_(~(valid[here] & valid[there]), 0)
+        edge[here] |= differs
     return edge
 
 
-def dilate(mask: Tensor, radius: int) -> Tensor:
-    """All pixels within `radius` (Euclidean) of a pixel of `mask`; bool (H, W).
+def dilate(planes: Tensor, radius: int) -> Tensor:
+    """Bits set within `radius` (Euclidean) of a pixel; shape and type of `planes`.
 
     The disk is a union of vertical runs, one a column offset, which shrink towards its sides; so
     the run grows in place while the offset falls, at 4 * radius steps of one byte a pixel. This
     equals `distance transform <= radius` and is several times faster at these radii.
+
+    Args:
+        planes: (..., H, W), bool or uint8, as in `boundary`.
     """
-    column, grown, reach = mask.clone(), torch.zeros_like(mask), 0
+    column, grown, reach = planes.clone(), torch.zeros_like(planes), 0
     for offset in range(radius, -1, -1):
         while (reach + 1) ** 2 + offset**2 <= radius**2:
             reach += 1
-            column[reach:] |= mask[:-reach]
-            column[:-reach] |= mask[reach:]
-        inner = max(mask.shape[1] - offset, 0)
-        grown[:, offset:] |= column[:, :inner]
-        grown[:, :inner] |= column[:, offset:]
+            column[..., reach:, :] |= planes[..., :-reach, :]
+            column[..., :-reach, :] |= planes[..., reach:, :]
+        inner = max(planes.shape[-1] - offset, 0)
+        grown[..., offset:] |= column[..., :inner]
+        if offset:
+            grown[..., :inner] |= column[..., offset:]
     return grown
 
 
 def _count_image(row: Tensor, labels: Labels, radius: int) -> None:
     """Fill `row` (C, 4) for one image, labels (H, W)."""
-    num_classes = len(row)
-    if num_classes == 2:
-        row[:] = _count_class(labels.prediction == 1, labels.target == 1, labels.valid, radius)
+    pair = torch.stack(labels[:2])
+    valid = None if bool(labels.valid.all()) else labels.valid
+    if len(row) == 2:
+        row[:] = _count_planes((pair == 1).view(torch.uint8), valid, radius)[0]
         return
-    seen = torch.bincount(torch.stack(labels[:2]).flatten(), minlength=num_classes)
-    for index in seen.nonzero().flatten().tolist():
-        row[index] = _count_class(
-            labels.prediction == index, labels.target == index, labels.valid, radius
-        )
+    seen = torch.bincount(pair.flatten(), minlength=len(row)).nonzero().flatten()
+    for group in seen.split(_PLANES):
+        # one bit a class: the boundaries of eight classes cost as much as those of one
+        bits = torch.zeros(len(row), dtype=torch.uint8, device=row.device)
+        bits[group] = 1 << torch.arange(len(group), device=row.device).to(torch.uint8)
+        planes = bits.index_select(0, pair.flatten()).view(pair.shape)
+        row[group] = _count_planes(planes, valid, radius)[: len(group)]
 
 
-def _count_class(predicted: Tensor, wanted: Tensor, valid: Tensor, radius: int) -> Tensor:
-    """The four counts of one class in one image."""
-    pair = torch.stack((boundary(predicted, valid), boundary(wanted, valid)))
-    rows, columns = (pair.any(0).any(axis).nonzero() for axis in (1, 0))
+def _count_planes(planes: Tensor, valid: Tensor | None, radius: int) -> Tensor:
+    """The four counts of each bit, int64 (8, 4); planes uint8 (2, H, W), prediction first."""
+    edges = boundary(planes, valid)
+    either = edges[0] | edges[1]
+    rows, columns = (either.amax(axis).nonzero() for axis in (1, 0))
     if rows.numel() == 0:
-        return torch.zeros(4, dtype=torch.int64, device=predicted.device)
+        return torch.zeros(_PLANES, 4, dtype=torch.int64, device=planes.device)
     # all boundary pixels lie in this box, so nothing outside it can match or be matched
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     left, right = int(columns[0]), int(columns[-1]) + 1
-    ours, theirs = pair[:, top:bottom, left:right]
-    matched_ours, matched_theirs = ours & dilate(theirs, radius), theirs & dilate(ours, radius)
-    return torch.stack([x.sum() for x in (matched_ours, ours, matched_theirs, theirs)])
+    edges = edges[:, top:bottom, left:right].contiguous()
+    near = dilate(edges, radius)
+    columns_of_counts = []
+    for ours, theirs in ((0, 1), (1, 0)):
+        at = edges[ours].flatten().nonzero().flatten()
+        edge, found = edges[ours].flatten()[at], near[theirs].flatten()[at]
+        columns_of_counts += [_count_bits(edge & found), _count_bits(edge)]
+    return torch.stack(columns_of_counts, dim=1)
+
+
+def _count_bits(bytes_: Tensor) -> Tensor:
+    """How often each bit is set in uint8 (n,): int64 (8,)."""
+    value = torch.arange(256, device=bytes_.device)
+    is_set = (value[:, None] >> torch.arange(_PLANES, device=bytes_.device)) & 1
+    return (torch.bincount(bytes_, minlength=256)[:, None] * is_set).sum(0)

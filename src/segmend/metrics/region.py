@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from segmend.metrics.checks import check_labels
-from segmend.metrics.scores import ClassScores, class_score
+from segmend.metrics.scores import CountedScore
 
 
 def region_counts(
@@ -53,52 +54,17 @@ def dice(counts: Tensor) -> Tensor:
     return torch.where(union > 0, 2 * tp / (tp + union), torch.nan)
 
 
-class RegionIoU(Metric):
+class RegionIoU(CountedScore):
     """IoU of a stream of batches, pooled and per image; see `ClassScores` for the two readings.
 
-    Keeps sums only: memory does not grow with the number of images, and workers merge exactly.
     `update(prediction, target)` and the arguments as in `region_counts`; `compute` gives
     `ClassScores`. In a binary problem both IoUs are the foreground's; with more classes the
     per-image score is the mean over the classes present in that image's prediction or target.
     """
 
-    full_state_update = False
-    higher_is_better = True
-    counts: Tensor
-    image_sum: Tensor
-    num_scored: Tensor
-    num_images: Tensor
-
     def __init__(self, *, num_classes: int = 2, ignore_index: int = 255) -> None:
-        super().__init__()
-        self.num_classes, self.ignore_index = num_classes, ignore_index
-        zero = torch.zeros((), dtype=torch.int64)
-        self.add_state("counts", zero.new_zeros(num_classes, 3), dist_reduce_fx="sum")
-        self.add_state("image_sum", zero.double(), dist_reduce_fx="sum")
-        self.add_state("num_scored", zero, dist_reduce_fx="sum")
-        self.add_state("num_images", zero.clone(), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch: labels (N, H, W) both."""
-        counts = region_counts(
-            prediction, target, num_classes=self.num_classes, ignore_index=self.ignore_index
-        )
-        images = class_score(iou(counts))
-        self.counts += counts.sum(0)
-        self.image_sum += images.nansum()
-        self.num_scored += (~images.isnan()).sum()
-        self.num_images += len(images)
-
-    def compute(self) -> ClassScores:
-        """Scores of all that was seen; NaN where nothing could be scored."""
-        per_class = iou(self.counts)
-        return ClassScores(
-            pooled=class_score(per_class),
-            per_image=self.image_sum / self.num_scored,
-            per_class=per_class,
-            num_images=self.num_images,
-            num_scored=self.num_scored,
-        )
+        count = partial(region_counts, num_classes=num_classes, ignore_index=ignore_index)
+        super().__init__(count, iou, shape=(num_classes, 3))
 
 
 def _count(labels: Tensor, num_classes: int) -> Tensor:
