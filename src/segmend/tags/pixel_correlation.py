@@ -1,4 +1,4 @@
-"""Maps revised by pixel correlation: each pixel becomes the mean of the pixels that look like it."""
+"""Maps revised by pixel correlation: a pixel takes the mean of the pixels that look like it."""
 
 from __future__ import annotations
 
