@@ -101,7 +101,7 @@ def pairwise_affinity(
     Raises:
         SegmendError: `features` is not float (N, C, H, W).
     Reference:
-        Ahn and Kwak, CVPR 2018 (AffinityNet), equation 2, with the mean of its published code.
+        Ahn and Kwak, CVPR 2018 (AffinityNet) with the mean of its published code.
     """
     if features.ndim != 4 or not features.is_floating_point():
         raise SegmendError(
@@ -238,7 +238,7 @@ def affinity_loss(affinity: Tensor, pairs: PairLabels) -> Tensor:
     Raises:
         SegmendError: the shapes differ.
     Reference:
-        Ahn and Kwak, CVPR 2018, equations 4 to 7, with the epsilons of the published code; IRN
+        Ahn and Kwak, CVPR 2018, with the epsilons of the published code; IRN
         (CVPR 2019) has the same.
     """
     background, foreground, negative = affinity_loss_terms(affinity, pairs)

@@ -46,7 +46,7 @@ def confident_labels(
     Raises:
         SegmendError: the shapes differ.
     Reference:
-        Ahn et al., CVPR 2019 (IRN), section 3.4 and its published code. `affinity_labels` differs
+        Ahn et al., CVPR 2019 (IRN) and its published code. `affinity_labels` differs
         where the strict map has foreground and the lenient one background: there it says 0.
     """
     for name, other in (("lenient", lenient), ("valid", valid)):
@@ -84,7 +84,7 @@ def boundary_affinity(boundary: Tensor, offsets: Sequence[Offset]) -> Tensor:
     Raises:
         SegmendError: `boundary` is not float (N, H, W).
     Reference:
-        Ahn et al., CVPR 2019, equation 5.
+        Ahn et al., CVPR 2019.
     """
     if boundary.ndim != 3 or not boundary.is_floating_point():
         raise SegmendError(
@@ -135,7 +135,7 @@ def displacement_losses(
     Raises:
         SegmendError: the shapes do not fit.
     Reference:
-        Ahn et al., CVPR 2019, equations 3 and 4.
+        Ahn et al., CVPR 2019.
     """
     batch, count, height, width = pairs.foreground.shape
     if displacement.shape != (batch, 2, height, width) or count != len(offsets):

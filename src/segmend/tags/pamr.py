@@ -35,7 +35,7 @@ def pamr(
     Raises:
         SegmendError: shapes or numbers are not as above.
     Reference:
-        Araslanov and Roth, CVPR 2020, section 4.3, and its published configuration.
+        Araslanov and Roth, CVPR 2020, and its published configuration.
     """
     if masks.ndim != 4 or images.ndim != 4 or images.shape[:2] != (len(masks), 3):
         raise SegmendError(

@@ -57,7 +57,7 @@ def pixel_correlation(cams: Tensor, features: Tensor) -> Tensor:
     Raises:
         SegmendError: shapes are not as above.
     Reference:
-        Wang et al., CVPR 2020 (SEAM), equations 5 and 6.
+        Wang et al., CVPR 2020 (SEAM).
     """
     if cams.ndim != 4 or features.ndim != 4 or len(cams) != len(features):
         raise SegmendError(

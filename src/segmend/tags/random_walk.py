@@ -49,8 +49,8 @@ def random_walk(
     Raises:
         SegmendError: shapes or numbers are not as above.
     Reference:
-        Ahn and Kwak, CVPR 2018, section 3.3; the sum: Sachdeva and Vishnoi, Faster Algorithms via
-        Approximation Theory (2014), section 3.
+        Ahn and Kwak, CVPR 2018 (AffinityNet); the sum: Sachdeva and Vishnoi, Faster Algorithms via
+        Approximation Theory (2014).
     """
     _check(scores, affinity, offsets, beta, steps, tolerance)
     device, (batch, classes, height, width) = scores.device, scores.shape

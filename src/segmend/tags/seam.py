@@ -134,7 +134,7 @@ def seam_losses(
     Raises:
         SegmendError: shapes or the option are not as above.
     Reference:
-        Wang et al., CVPR 2020, equations 7 to 10, and the published training script.
+        Wang et al., CVPR 2020, and the published training script.
     """
     present = check_tags(tags, logits[0])
     if full_view_loss is None:
