@@ -13,7 +13,7 @@ Form = Literal["binomial", "multinomial"]
 Normalisation = Literal["max", "min-max", "range"]
 
 RANGE_EPSILON = 1e-8
-"""What "range" adds to the divisor; the other two add 1e-5."""
+"""Epsilon of "range" (MCTformer); the other two have 1e-5."""
 
 
 def max_norm(logits: Tensor, *, epsilon: float = 1e-5, valid: Tensor | None = None) -> Tensor:
@@ -135,11 +135,9 @@ def normalise_cams(
         maps = maps / (most + epsilon)
     else:
         least = maps.amin((2, 3), keepdim=True)
-        shift = 0.0
         if method == "min-max":
-            shift = epsilon
-            maps = maps.masked_fill(maps < least + epsilon, 0)
-        maps = (maps - least - shift) / (most - least + epsilon)
+            maps = maps.masked_fill(maps < least + epsilon, 0) - epsilon
+        maps = (maps - least) / (most - least + epsilon)
     if tags is None:
         return maps
     return maps.masked_fill(~check_tags(tags, cams)[:, :, None, None], absent)
@@ -204,8 +202,7 @@ def labels_from_cams(
             raise SegmendError("constant, power: want neither where background=None")
         return winner.masked_fill(~present.any(1), ignore_index)
     kept = cams.masked_fill(~present, 0)
-    score = background_score(kept, constant=constant, power=power)
-    return torch.where(best > score, winner + 1, 0)
+    return torch.where(best > background_score(kept, constant=constant, power=power), winner + 1, 0)
 
 
 def at_least_float32(values: Tensor) -> Tensor:
@@ -216,10 +213,8 @@ def at_least_float32(values: Tensor) -> Tensor:
 def check_maps(name: str, maps: Tensor) -> None:
     """Raise unless `maps` is float (N, C, h, w) with at least one class and one pixel."""
     if maps.ndim != 4 or not maps.is_floating_point() or 0 in maps.shape[1:]:
-        raise SegmendError(
-            f"{name}: want float (N, C, h, w), none of C, h, w 0, got "
-            f"{maps.dtype} {tuple(maps.shape)}"
-        )
+        found = f"{maps.dtype} {tuple(maps.shape)}"
+        raise SegmendError(f"{name}: want float (N, C, h, w), none of C, h, w 0, got {found}")
 
 
 def check_tags(tags: Tensor, maps: Tensor, *, extra: int = 0) -> Tensor:
