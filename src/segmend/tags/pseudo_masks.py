@@ -57,7 +57,8 @@ def pseudo_mask(
             `random_walk` leaves them (outside, they are cut off).
         refine: "crf" (default; needs pydensecrf2), "pamr", or None: the strongest score.
         crf: settings of `dense_crf`.
-        min_confidence: pixels whose posterior is below become `ignore_index`; 0 keeps all.
+        min_confidence: pixels whose posterior is below become `ignore_index`; 0 keeps all. With
+            its published weights the CRF leaves few pixels below 0.9.
         need_agreement: pixels whose label the refinement changed become `ignore_index`.
         ignore_index: 0..255, and no class's label.
     Returns:
