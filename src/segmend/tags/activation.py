@@ -101,18 +101,18 @@ def normalise_cams(
     epsilon: float | None = None,
     absent: float = 0.0,
 ) -> Tensor:
-    """Class activation maps for inference, each class of each image brought to [0, 1] by itself.
+    """Class activation maps for inference, each class of each image scaled to [0, 1] by itself.
 
     Args:
         cams: float (N, C, h, w), summed over scales and flips.
         tags: (N, C) in {0, 1}; maps of classes that are not tagged become `absent`. None: all
             classes are present.
-        method: with m = relu(cams) and e = `epsilon`,
-            "min-max" (default; SEAM, HFPL): (m - min - e) / (max - min + e), m first set to 0
-            where it is below min + e; as published, the least value is a little below 0 where
-            min is not 0;
-            "max" (AffinityNet, IRN): m / (max + e);
-            "range" (MCTformer): (cams - min) / (max - min + e), without relu.
+        method: with minimum and maximum over the pixels of a map m and e = `epsilon`,
+            "min-max" (default; SEAM, HFPL): (m - min - e) / (max - min + e), m = relu(cams), set
+            to 0 below min + e; as published, its least value is a little below 0;
+            "max" (AffinityNet, IRN): m / (max + e), m = relu(cams); published with a relu before
+            the sum over scales, too;
+            "range" (MCTformer): (m - min) / (max - min + e), m = cams.
         epsilon: None (default): as published, 1e-5, for "range" 1e-8.
         absent: value of absent classes, 0 by default (-1 in the code of SEAM and HFPL).
 
