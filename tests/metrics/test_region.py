@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torchmetrics import JaccardIndex
 
 from segmend.errors import SegmendError
-from segmend.metrics import RegionIoU, dice, iou, region_counts
+from segmend.metrics import RegionIoU, class_mean, dice, iou, region_counts
 
 
 @st.composite
@@ -139,3 +141,18 @@ def test_errors_name_the_argument(prediction, target, num_classes, message):
 def test_any_whole_dtype(dtype):
     one = torch.ones(1, 2, 2, dtype=dtype)
     assert iou(region_counts(one, one))[0, 1] == 1
+
+
+def test_the_voc_protocol_gives_the_published_values():
+    golden = np.load(Path(__file__).parents[1] / "golden" / "contour_miou.npz")
+    metric = RegionIoU(num_classes=21)
+    for i in range(3):
+        metric.update(*(torch.from_numpy(golden[f"{name}_{i}"])[None] for name in ("pred", "gt")))
+    per_class = metric.compute().per_class
+    zeros = class_mean(per_class, absent="zero").mean
+    assert 100 * float(zeros) == pytest.approx(golden["miou_percent"].item(), abs=1e-6)
+    skipped = class_mean(per_class)
+    wanted = golden["miou_percent_present_only"].item()
+    assert 100 * float(skipped.mean) == pytest.approx(wanted, abs=1e-6)
+    np.testing.assert_allclose(100 * per_class.nan_to_num(0.0), golden["iou_percent"], atol=1e-6)
+    assert skipped.num_present + len(skipped.absent) == 21

@@ -70,9 +70,7 @@ def cam_threshold_counts(
         cams = cams * tags.to(cams.dtype)[:, :, None, None]
     # cut by cut is not needed: `level` counts the constants below the pixel's highest value
     highest, winner = cams.max(dim=1) if num_maps else _nothing(cams)
-    labels = check_labels(
-        winner + 1, target, num_classes=num_maps + 1, ignore_index=ignore_index
-    )
+    labels = check_labels(winner + 1, target, num_classes=num_maps + 1, ignore_index=ignore_index)
     check_probs("cams", highest, labels.valid)
     level = torch.bucketize(highest, cuts)
     shape = (num_images, num_maps + 1, num_maps + 1, len(cuts) + 1)
@@ -120,9 +118,7 @@ class CamThresholdCurve(Metric):
         return cam_curve(self.counts, thresholds=self.thresholds)
 
 
-def cam_curve(
-    counts: Tensor, *, thresholds: Sequence[float] = BACKGROUND_CONSTANTS
-) -> CamCurve:
+def cam_curve(counts: Tensor, *, thresholds: Sequence[float] = BACKGROUND_CONSTANTS) -> CamCurve:
     """The curve from (T, K, 3) sums of `cam_threshold_counts`."""
     per_class = iou(counts)
     means = torch.stack([class_mean(row).mean for row in per_class])

@@ -89,9 +89,7 @@ class OutOfCandidateRate(Metric):
 
     def update(self, prediction: Tensor, tags: Tensor, valid: Tensor | None = None) -> None:
         """Add a batch: labels (N, H, W), tags (N, C), valid pixels (N, H, W)."""
-        counts = out_of_candidate_counts(
-            prediction, tags, valid=valid, background=self.background
-        )
+        counts = out_of_candidate_counts(prediction, tags, valid=valid, background=self.background)
         self.counts += counts.sum(0)
         self.touched += (counts[:, [0, 2]] > 0).sum(0)
         self.num_images += len(counts)

@@ -88,6 +88,6 @@ def _average_precision(scores: Tensor, tags: Tensor) -> Tensor:
         return torch.tensor(torch.nan, dtype=torch.float64, device=scores.device)
     # ranks in [0, 1]: torchmetrics would put other numbers through a float32 sigmoid, whose ties
     # change the figure
-    values, rank = scores.unique(return_inverse=True)
+    values, rank = torch.unique(scores, return_inverse=True)
     score: Tensor = binary_average_precision(rank.double() / len(values), tags.long())
     return score.double()
