@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 import segmend
 from segmend.cli.settings import bundled_recipes, print_settings, resolve, write_run_record
 from segmend.errors import SegmendError
+from segmend.refine import RefineOptions
 
 
 class Network(BaseModel):
@@ -219,3 +220,9 @@ def test_the_record_of_a_file_stands_beside_it(tmp_path: Path) -> None:
     path = write_run_record(tmp_path / "scores.json", "evaluate", {"seed": 3})
     assert path == tmp_path / "scores.json.run.json"
     assert json.loads(path.read_text())["seed"] == 3
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_bundled_recipe(tmp_path, monkeypatch):
+    (tmp_path / "refine-published").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve(RefineOptions, Path("refine-published")).width == 32

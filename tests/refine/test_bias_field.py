@@ -13,7 +13,7 @@ from segmend.refine import BiasField
     height=st.integers(1, 40),
     width=st.integers(1, 40),
     channels=st.integers(1, 3),
-    stride=st.sampled_from([2, 4, 8]),
+    stride=st.sampled_from([1, 2, 4, 8]),
     shared=st.booleans(),
 )
 def test_untrained_field_is_exactly_the_base(height, width, channels, stride, shared):
@@ -43,9 +43,24 @@ def test_shared_network_treats_every_channel_alike():
     torch.testing.assert_close(net(logits[:, order]), net(logits)[:, order])
 
 
-def test_gradient_reaches_every_weight_once_the_head_has_moved():
+def test_field_at_stride_1_can_follow_single_pixels_of_the_image():
+    """At stride 2 two neighbouring pixels share field values; at stride 1 nothing ties them."""
     torch.manual_seed(0)
-    net = BiasField(1, width=8)
+    logits, images = torch.zeros(1, 1, 32, 32), torch.zeros(1, 3, 32, 32)
+    images[..., ::2, :] = 1
+    rough = []
+    for stride in (1, 2):
+        net = BiasField(1, image_channels=3, width=8, stride=stride)
+        torch.nn.init.normal_(net.head.weight)
+        field = net.field(logits, images)[0, 0, 8:-8, 8:-8]
+        rough.append(float(field.diff(n=2, dim=0).abs().mean().detach()))
+    assert rough[0] > 10 * rough[1]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradient_reaches_every_weight_once_the_head_has_moved(stride):
+    torch.manual_seed(0)
+    net = BiasField(1, width=8, stride=stride)
     torch.nn.init.normal_(net.head.weight)
     net(torch.randn(1, 1, 32, 32)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
@@ -65,5 +80,5 @@ def test_wrong_input_is_named(logits, images, what):
 
 
 def test_wrong_stride_is_named():
-    with pytest.raises(SegmendError, match="stride: want 2, 4 or 8, got 3"):
+    with pytest.raises(SegmendError, match="stride: want 1, 2, 4 or 8, got 3"):
         BiasField(1, stride=3)

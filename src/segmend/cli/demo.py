@@ -18,8 +18,16 @@ SHOWN = 4
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
-    epochs: Annotated[int, typer.Option(help="Passes over the fitting images.", min=1)] = 30,
-    seed: Annotated[int, typer.Option(help="Seed of the refiner.")] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the fitting images.  [default: 30]", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the refiner.  [default: 0]")] = None,
+    recipe: Annotated[
+        Path, typer.Option(help="YAML file of the refiner's settings, or a bundled recipe.")
+    ] = Path("demo"),
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
 ) -> None:
     """Mend a real model's masks on bundled nuclei images, in under three minutes.
 
@@ -27,11 +35,11 @@ def demo(
     refiner to and 20 test images that neither has seen; both are scored on the test images.
     """
     from segmend.cli.refine import describe, fitting_bar
-    from segmend.cli.settings import print_settings, write_run_record
+    from segmend.cli.settings import print_settings, resolve, write_run_record
     from segmend.data.sample import nuclei_sample
     from segmend.refine import RefineOptions, Refiner
 
-    options = RefineOptions(epochs=epochs, crop=128, seed=seed)
+    options = resolve(RefineOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed})
     print_settings(options)
     sample = nuclei_sample()
     predict(sample, out)

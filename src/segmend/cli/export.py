@@ -16,7 +16,15 @@ def export(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder written by `segmend train`.")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="onnx is the one there is.")] = "onnx",
+    format_: Annotated[
+        str | None, typer.Option("--format", help="onnx is the one there is.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file of settings, or a run.json.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
 ) -> None:
     """Write a model or refiner as ONNX, with dynamic height and width.
 
@@ -28,23 +36,27 @@ def export(
 
     if (refiner is None) == (checkpoint is None):
         raise SegmendError("export: give either --refiner DIR or --checkpoint DIR")
-    if format_ != "onnx":
-        raise SegmendError(f"--format: want onnx, got {format_!r}")
-    from segmend.refine.export import export_onnx
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.refine.export import ExportOptions, export_onnx
+
+    options = resolve(ExportOptions, recipe, set_ or [], {"format": format_})
+    print_settings(options)
 
     if refiner is not None:
         from segmend.refine import Refiner
         from segmend.refine.refiner import RefinerGraph
 
         loaded = Refiner.load(refiner)
-        inputs = {"probs": loaded.channels}
+        channels = {"probs": loaded.channels}
         if loaded.with_images:
-            inputs["images"] = 3
-        export_onnx(RefinerGraph(loaded), out, inputs=inputs)
+            channels["images"] = 3
+        export_onnx(RefinerGraph(loaded), out, inputs=channels)
     else:
         from segmend.engine.checkpoints import load_segmenter
 
         assert checkpoint is not None
         model, _ = load_segmenter(checkpoint)
         export_onnx(model, out, inputs={"images": 3})
+    inputs = {"refiner": refiner, "checkpoint": checkpoint}
+    write_run_record(out, "export", options, {"inputs": inputs})
     typer.echo(f"written to {out}")

@@ -21,6 +21,12 @@ IMAGES = Annotated[
 ]
 
 
+RECIPE = Annotated[Path | None, typer.Option(help="YAML file of settings, or a run.json.")]
+SETS = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+]
+
+
 def fit(
     probs: PROBS,
     masks: Annotated[Path, typer.Option(help="Folder of the true masks.")],
@@ -33,9 +39,7 @@ def fit(
     recipe: Annotated[
         Path | None, typer.Option(help="YAML file, or a bundled recipe such as refine-published.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    set_: SETS = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and crops.")] = None,
     ignore_index: Annotated[int, typer.Option(help="Mask value of ignored pixels.")] = 255,
 ) -> None:
@@ -101,27 +105,32 @@ def apply(
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     images: IMAGES = None,
     write: Annotated[
-        Literal["masks", "probs", "both"],
-        typer.Option(help="What to write: masks, refined probability maps, or both."),
-    ] = "masks",
+        Literal["masks", "probs", "both"] | None,
+        typer.Option(help="masks (default), probs (refined probability maps), or both."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Skip maps whose results exist.")] = True,
+    recipe: RECIPE = None,
+    set_: SETS = None,
 ) -> None:
     """Mend a folder of probability maps."""
-    from segmend.cli.settings import write_run_record
+    from segmend.cli.settings import print_settings, resolve, write_run_record
     from segmend.engine.progress import track
     from segmend.refine import Refiner
-    from segmend.refine.folder import refine_folder
+    from segmend.refine.folder import ApplyOptions, refine_folder
 
+    options = resolve(ApplyOptions, recipe, set_ or [], {"write": write})
+    print_settings(options)
     result = refine_folder(
         Refiner.load(refiner),
         probs,
         out,
         images=images,
-        write=write,
+        write=options.write,
         resume=resume,
         track=lambda matches: iter(track(matches, description="refining", total=len(matches))),
     )
-    write_run_record(out, "refine apply", {"refiner": str(refiner), "probs": str(probs)})
+    inputs = {"refiner": refiner, "probs": probs, "images": images}
+    write_run_record(out, "refine apply", options, {"inputs": inputs})
     typer.echo(
         f"{result.refined} maps refined in {result.seconds:.1f} s "
         f"({result.network_seconds:.1f} s in the network), {result.skipped} done before; "
@@ -133,21 +142,24 @@ def import_(
     weights: Annotated[Path, typer.Argument(help="State dict saved by the original code.")],
     out: Annotated[Path, typer.Option(help="Folder to write the refiner to.")],
     batch_statistics: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             help="Normalise by each image's own statistics, as the original's prediction does."
         ),
-    ] = False,
+    ] = None,
+    recipe: RECIPE = Path("refine-published"),
+    set_: SETS = None,
 ) -> None:
-    """Convert a state dict of the original PatchRefineNet code."""
-    from segmend.cli.settings import write_run_record
+    """Convert a state dict of the original PatchRefineNet code; its variant is read off it."""
+    from segmend.cli.settings import print_settings, resolve, write_run_record
     from segmend.refine import RefineOptions, Refiner
     from segmend.refine.reference import import_reference
 
     network = import_reference(weights)
-    variant = network.variant.lower()
-    options = RefineOptions.published(variant=variant)  # type: ignore[arg-type]
-    options = options.model_copy(update={"batch_statistics": batch_statistics})
+    method = f"patch-refine-{network.variant.lower()}"
+    given = {"method": method, "batch_statistics": batch_statistics}
+    options = resolve(RefineOptions, recipe, set_ or [], given)
+    print_settings(options)
     Refiner([network], options=options).save(out)
     write_run_record(out, "refine import", options)
     typer.echo(f"PatchRefineNet {network.variant} written to {out}")

@@ -80,7 +80,7 @@ def print_settings(settings: BaseModel | Mapping[str, object], *, title: str = "
 def _read_recipe(recipe: Path) -> tuple[Path, Mapping[str, object]]:
     bundled = bundled_recipes()
     path = Path(recipe)
-    if not path.exists() and str(recipe) in bundled:
+    if not path.is_file() and str(recipe) in bundled:
         path = bundled[str(recipe)]
     try:
         text = path.read_text("utf-8")

@@ -85,7 +85,7 @@ class CropSet(Dataset[Item]):
             )
         if self.augment:
             image, target = augmented(image, target, rng=rng)
-        return {"name": item["name"], "image": image, "target": target}
+        return {**item, "image": image, "target": target}
 
 
 class EpochSampler(Sampler[int]):
@@ -160,13 +160,18 @@ def augmented(image: Tensor, target: Tensor, *, rng: torch.Generator) -> tuple[T
 
 
 def collate(items: Sequence[Item], *, ignore_index: int) -> Item:
-    """A batch as large as its largest image; smaller ones are padded, and the padding ignored."""
+    """A batch as large as its largest image; smaller ones are padded, and the padding ignored.
+
+    Whatever else the items hold, such as tags, is stacked as it is.
+    """
     height = max(item["target"].shape[0] for item in items)
     width = max(item["target"].shape[1] for item in items)
     pairs = [
         padded(*check_pair(item), size=(height, width), ignore_index=ignore_index) for item in items
     ]
+    rest = items[0].keys() - {"name", "image", "target"}
     return {
+        **{key: torch.stack([item[key] for item in items]) for key in sorted(rest)},
         "name": [item["name"] for item in items],
         "image": torch.stack([image for image, _ in pairs]),
         "target": torch.stack([target for _, target in pairs]),

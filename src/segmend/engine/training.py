@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from segmend.data.files import write_json
 from segmend.engine.checkpoints import WEIGHTS_NAME, load_segmenter
@@ -26,7 +26,13 @@ from segmend.engine.progress import Bar, progress_bar
 from segmend.engine.seeds import seed_everything
 from segmend.errors import SegmendError
 
-__all__ = ["TrainOptions", "TrainResult", "train_segmenter"]
+if TYPE_CHECKING:
+    from segmend.engine.task import SegmentationTask
+
+__all__ = ["TrainOptions", "TrainResult", "train_model", "train_segmenter"]
+
+MakeTask = Callable[[nn.Module, Any], "SegmentationTask"]
+MakeCrops = Callable[[ItemSet, Any], Dataset[Item]]
 
 STATE = "train.json"
 # What may change between the start of a run and its continuation: it does not change the result.
@@ -72,8 +78,48 @@ def train_segmenter(
         SegmendError: an empty set, a loss that does not fit, a loss that is not finite, or
             (with `resume`) a run in `out` that had other options or another number of images.
     """
-    options = options or TrainOptions()
-    out = Path(out)
+
+    def segmentation(model: nn.Module, options: TrainOptions) -> SegmentationTask:
+        from segmend.engine.task import SegmentationTask
+
+        return SegmentationTask(model, options)
+
+    return train_model(
+        model,
+        train_set,
+        val_set,
+        options=options or TrainOptions(),
+        out=Path(out),
+        make_task=segmentation,
+        make_crops=segmentation_crops,
+        resume=resume,
+        progress=progress,
+        description=description,
+    )
+
+
+def train_model(
+    model: nn.Module,
+    train_set: ItemSet,
+    val_set: ItemSet | None,
+    *,
+    options: TrainOptions,
+    out: Path,
+    make_task: MakeTask,
+    make_crops: MakeCrops,
+    resume: bool = True,
+    progress: bool = True,
+    description: str = "training",
+) -> TrainResult:
+    """The loop behind `train_segmenter` and every method that trains with a loss of its own.
+
+    Args:
+        options: `TrainOptions` or a subclass with the method's own settings.
+        make_task: (model, options) → the losses and the validation, a `SegmentationTask`.
+        make_crops: (train_set, options) → augmented items; its index counts on over epochs, as
+            that of `CropSet` does.
+        The others, what is left in `out`, and errors: as in `train_segmenter`.
+    """
     for role, items in (("train_set", train_set), ("val_set", val_set)):
         if items is not None and len(items) == 0:
             raise SegmendError(f"{role}: want at least one image, got none")
@@ -88,17 +134,18 @@ def train_segmenter(
         (out / "last.ckpt").unlink(missing_ok=True)
     train_set = cached(train_set, cache=options.cache, progress=progress)
     val_set = val_set and cached(val_set, cache=options.cache, progress=progress)
+    batches = train_loader(make_crops(train_set, options), len(train_set), options)
     with _quiet(), _threads(options.threads):
         bar = partial(progress_bar, description, enabled=progress)
-        _fit(model, train_set, val_set, options, out, bar)
+        _fit(make_task(model, options), batches, val_set, options, out, bar)
     load_segmenter(out, model=model.cpu())
     write_json(out / STATE, {**state, "finished": True})
     return _read_result(out)
 
 
 def _fit(
-    model: nn.Module,
-    train_set: ItemSet,
+    task: SegmentationTask,
+    batches: DataLoader[Item],
     val_set: ItemSet | None,
     options: TrainOptions,
     out: Path,
@@ -106,14 +153,13 @@ def _fit(
 ) -> None:
     import lightning.pytorch as L
 
-    from segmend.engine.task import LAST, Keeper, SegmentationTask
+    from segmend.engine.task import LAST, Keeper
 
     seed_everything(options.seed)
-    model.train()
+    task.model.train()
     if options.channels_last:
-        model.to(memory_format=torch.channels_last)
+        task.model.to(memory_format=torch.channels_last)
     device = pick_device(options.accelerator)
-    batches = train_loader(train_set, options)
     with make_bar(total=options.epochs * len(batches)) as bar:
         trainer = L.Trainer(
             max_epochs=options.epochs,
@@ -131,7 +177,7 @@ def _fit(
         last = out / LAST
         with _interruptible():
             trainer.fit(
-                SegmentationTask(model, options),
+                task,
                 batches,
                 val_set and val_loader(val_set, options),
                 ckpt_path=last if last.exists() else None,
@@ -139,16 +185,19 @@ def _fit(
             )
 
 
-def train_loader(train_set: ItemSet, options: TrainOptions) -> DataLoader[Item]:
-    """Shuffled batches of augmented crops, the same for the same seed and epoch."""
-    count = len(train_set)
-    crops = CropSet(
+def segmentation_crops(train_set: ItemSet, options: TrainOptions) -> CropSet:
+    """Square crops of images and targets, flipped, turned and mildly recoloured."""
+    return CropSet(
         train_set,
         crop=options.crop,
         augment=options.augment,
         ignore_index=options.ignore_index,
         seed=options.seed,
     )
+
+
+def train_loader(crops: Dataset[Item], count: int, options: TrainOptions) -> DataLoader[Item]:
+    """Shuffled batches of augmented crops, the same for the same seed and epoch."""
     return DataLoader(
         crops,
         batch_size=options.batch_size,

@@ -1,9 +1,10 @@
-"""The bias field: a small network that adds a low-resolution correction to a base model's logits.
+"""The bias field: a small network that adds a smooth correction to a base model's logits.
 
 A base's scores are too high in some regions and too low in others. Few degrees of freedom are
 enough to say where (one number for every 2 x 2 to 8 x 8 pixels), and few are all that a validation
-split of some twenty to a hundred images can pay for. The field starts at exactly zero: an untrained
-bias field *is* the base.
+split of some twenty to a hundred images can pay for. Where it sees the image too, it may speak for
+every pixel: outlines that the base has blurred are in the image. The field starts at exactly zero:
+an untrained bias field *is* the base.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class BiasField(nn.Module):
         channels: logit channels C of the base (1 for a binary problem).
         image_channels: 0 to see logits alone; 3 to see the RGB image beside them.
         width: channels of the first stage; the stages have 1, 2, 4 and 8 times as many.
-        stride: pixels per field value along each axis, 2, 4 or 8: small for small objects.
+        stride: pixels per field value along each axis, 1, 2, 4 or 8: small for small objects.
         shared: refine every channel by the same one-channel network (class-agnostic, for
             many classes or for classes not seen while fitting).
 
@@ -64,8 +65,8 @@ class BiasField(nn.Module):
         shared: bool = False,
     ) -> None:
         super().__init__()
-        if stride not in (2, 4, 8):
-            raise SegmendError(f"stride: want 2, 4 or 8, got {stride}")
+        if stride not in (1, 2, 4, 8):
+            raise SegmendError(f"stride: want 1, 2, 4 or 8, got {stride}")
         if channels < 1 or width < 1:
             raise SegmendError(f"channels and width: want 1 or more, got {channels} and {width}")
         self.channels, self.image_channels, self.shared = channels, image_channels, shared
@@ -77,9 +78,14 @@ class BiasField(nn.Module):
             for a, b in itertools.pairwise(widths)
         )
         self.context = nn.Linear(widths[3], widths[3])
-        stages = {8: 1, 4: 2, 2: 3}[stride]
+        stages = {8: 1, 4: 2, 2: 3, 1: 3}[stride]
         ups = [(widths[3 - i], widths[2 - i]) for i in range(stages)]
         self.up = nn.ModuleList(conv_unit(a + b, b) for a, b in ups)
+        self.detail = (
+            nn.Sequential(conv_unit(width + seen + image_channels, width), conv_unit(width, width))
+            if stride == 1
+            else None
+        )
         self.head = nn.Conv2d(ups[-1][1], seen, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias if self.head.bias is not None else self.head.weight)
@@ -109,7 +115,8 @@ class BiasField(nn.Module):
             x = torch.cat([x, 2 * images - 1], dim=1)
         # 16 = unshuffle by 2 and three halvings, so that every skip has its partner's size.
         padding = (0, -width % 16, 0, -height % 16)
-        x = self.stem(F.pixel_unshuffle(F.pad(x, padding, mode="replicate"), 2))
+        pixels = F.pad(x, padding, mode="replicate")
+        x = self.stem(F.pixel_unshuffle(pixels, 2))
         skips = [x]
         for stage in self.down:
             x = stage(x)
@@ -119,6 +126,9 @@ class BiasField(nn.Module):
         for stage in self.up:
             skip = skips.pop()
             x = stage(torch.cat([F.interpolate(x, size=skip.shape[-2:]), skip], dim=1))
-        padded = (height + padding[3], width + padding[1])
-        field = F.interpolate(self.head(x), size=padded, mode="bilinear", align_corners=False)
+        size = pixels.shape[-2:]
+        if self.detail is not None:
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            x = self.detail(torch.cat([x, pixels], dim=1))
+        field = F.interpolate(self.head(x), size=size, mode="bilinear", align_corners=False)
         return field[..., :height, :width]

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from segmend.data.files import atomic_write
@@ -22,6 +23,14 @@ CHECK_SIZES = ((1, 64, 64), (2, 97, 150))
 """Batch, height and width at which the file is compared with torch before it gets its name."""
 TOLERANCE = 1e-4
 OPSET = 18
+
+
+class ExportOptions(BaseModel):
+    """Settings of `segmend export`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["onnx"] = "onnx"
 
 
 def export_onnx(

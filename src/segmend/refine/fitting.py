@@ -196,7 +196,17 @@ def make_batch(
     images = None
     if chosen[0][0].image is not None:
         images = torch.stack([c[3] for c in cut]).float() / 255
+        images = recoloured(images, options.colour_jitter, generator)
     return Batch(parts[0].float(), parts[1].long(), parts[2].long(), images)
+
+
+def recoloured(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1], each times 1 +- `amount`, each channel shifted by +- half."""
+    if amount == 0:
+        return images
+    draw = 2 * torch.rand(len(images), 4, generator=generator) - 1
+    factor, shift = 1 + amount * draw[:, :1], amount / 2 * draw[:, 1:]
+    return (images * factor[:, :, None, None] + shift[:, :, None, None]).clamp(0, 1)
 
 
 def _side(sizes: Sequence[Sequence[int]], crop: int | None) -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from segmend.data.folders import Match, match_folders
@@ -24,6 +25,14 @@ READ_AHEAD = 4
 """Maps decoded before their turn, and maps waiting to be written: memory is this many maps."""
 
 Write = Literal["masks", "probs", "both"]
+
+
+class ApplyOptions(BaseModel):
+    """Settings of `segmend refine apply`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    write: Write = Field("masks", description="Masks, refined probability maps, or both.")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class RefineOptions(BaseModel):
     """Saliency keeps grey levels: no threshold is set, and the gate judges by MAE."""
     width: int = Field(16, ge=1)
     """Channels of the first stage (PatchRefineNet as published: 32)."""
-    stride: Literal[2, 4, 8] = 2
+    stride: Literal[1, 2, 4, 8] = 2
     """Pixels per value of the bias field along each axis: fewer follow small objects, more hold a
     very small fitting set together."""
     shared: bool = False
@@ -34,6 +34,9 @@ class RefineOptions(BaseModel):
     """Side of the training crops in pixels; None trains on whole frames, one at a time."""
     resize: int | None = Field(None, ge=16)
     """Refine maps resized to this side (as published: 512) and bring the result back."""
+    colour_jitter: float = Field(0.5, ge=0, le=1)
+    """Images only: while fitting, multiplied by up to 1 +- this and shifted by up to half of it, so
+    that a small fitting set does not teach its own colours."""
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
     schedule: Literal["one-cycle", "plateau"] = "one-cycle"

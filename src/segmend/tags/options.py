@@ -1,0 +1,80 @@
+"""Settings of training from tags, and of the maps that are drawn afterwards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segmend.engine.options import Precision, TrainOptions
+from segmend.models.segmenters import Weights
+from segmend.tags.activation import Form
+
+
+class TagOptions(TrainOptions):
+    """Settings of a tag classifier and of its two add-on losses.
+
+    The classifier's own loss is (1 - `isl_weight`) * GAP + `isl_weight` * ISL, to which
+    `fsl_weight` * FSL is added. Defaults are a plain class activation map; where an add-on is
+    switched on, its constants are HFPL's (published code: samples 10, mu 2.5, sigma 5 cells at
+    stride 8, that is 40 pixels).
+    """
+
+    epochs: int = Field(10, ge=1, description="Passes over the training set.")
+    crop: int | None = Field(256, ge=32, description="Side of the square crops in pixels.")
+    batch_size: int = Field(16, ge=1)
+    lr: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW.")
+    encoder_lr_factor: float = Field(1.0, ge=0, le=10)
+    long_side: tuple[int, int] | None = Field(
+        None, description="Longest side after random rescaling; none: as it is."
+    )
+    backbone: str = Field("squeezenet1_0", description="Or the name of a timm model.")
+    output_stride: Literal[8, 16] = 8
+    weights: Weights = "bundled"
+    pooling: Literal["mean", "max"] = Field("mean", description="From a map to a class's score.")
+    isl_weight: float = Field(0.0, ge=0, le=1, description="Importance-sampling loss; HFPL: 0.2.")
+    isl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before ISL.")
+    num_samples: int = Field(10, ge=1, description="Pixels drawn for each class and image.")
+    sampling: Literal["published", "stratified", "exact"] = "published"
+    fsl_weight: float = Field(0.0, ge=0, description="Feature-similarity loss; HFPL on SEAM: 1.")
+    fsl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before FSL.")
+    mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
+    sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
+    form: Form = "binomial"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TagOptions:
+        if self.form == "multinomial":
+            raise ValueError("form: the trainer's head has no background; it takes 'binomial'")
+        if self.long_side is not None and not 32 <= self.long_side[0] <= self.long_side[1]:
+            raise ValueError(f"long_side: want 32 <= low <= high, got {self.long_side}")
+        return self
+
+
+class CamOptions(BaseModel):
+    """Settings of `segmend tags cams`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scales: tuple[float, ...] = Field((0.75, 1.0, 1.25), description="Of the image's sides.")
+    flip: bool = Field(True, description="Also the mirrored image.")
+    normalisation: Literal["max", "min-max", "range"] = "max"
+    precision: Precision = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CamOptions:
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales: want one or more above 0, got {self.scales}")
+        return self
+
+
+class MaskOptions(BaseModel):
+    """Settings of `segmend tags masks`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    constant: float | None = Field(None, ge=0, le=1, description="Background score.")
+    power: float | None = Field(None, gt=0, description="Or background (1 - max)^power.")
+    refine: Literal["crf", "pamr", "none"] = "crf"
+    confidence: float = Field(0.0, ge=0, lt=1, description="Below it a pixel is ignored.")

@@ -1,0 +1,187 @@
+"""Training a tag classifier: its crops, its losses, and what is validated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from segmend.engine.crops import Item, ItemSet, random_crop
+from segmend.engine.seeds import derive_seed
+from segmend.engine.task import SegmentationTask
+from segmend.tags.activation import similarity_inputs
+from segmend.tags.importance import importance_sampling_loss
+from segmend.tags.network import pool_scores
+from segmend.tags.options import TagOptions
+from segmend.tags.similarity import feature_similarity_loss
+
+IGNORED = 255
+JITTER = 0.3
+"""Brightness, contrast and saturation by up to 30% (published code of AffinityNet and SEAM; their
+hue shift of 10% is left out: it costs more than the rest together)."""
+
+
+class TaggedItems(Dataset[Item]):
+    """Items with tags as the training loop wants them: with a target that only marks padding."""
+
+    def __init__(self, items: ItemSet) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        item = self.items[index]
+        blank = torch.zeros(item["image"].shape[1:], dtype=torch.int64)
+        return {"name": item["name"], "image": item["image"], "target": blank, "tags": item["tags"]}
+
+
+class TagCrops(Dataset[Item]):
+    """Rescaled, mirrored, recoloured square crops; padding has target 255.
+
+    No quarter turns: photographs have an up and a down. Index and seed as in `CropSet`.
+    """
+
+    def __init__(self, items: ItemSet, options: TagOptions) -> None:
+        self.items = items
+        self.options = options
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Item:
+        epoch, number = divmod(index, len(self.items))
+        item = self.items[number]
+        rng = torch.Generator().manual_seed(derive_seed(self.options.seed, epoch, number))
+        image, target = item["image"], item["target"]
+        if self.options.long_side is not None:
+            image, target = rescaled(image, target, self.options.long_side, rng)
+        if self.options.crop is not None:
+            image, target = random_crop(
+                image, target, size=self.options.crop, ignore_index=IGNORED, rng=rng
+            )
+        if self.options.augment:
+            image, target = recoloured(image, target, rng)
+        return {**item, "image": image, "target": target}
+
+
+def rescaled(
+    image: Tensor, target: Tensor, long_side: tuple[int, int], rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """The image (3, H, W) with a random longest side, and a target of the same size."""
+    low, high = long_side
+    side = int(torch.randint(low, high + 1, (), generator=rng))
+    factor = side / max(image.shape[1:])
+    height, width = (max(1, round(s * factor)) for s in image.shape[1:])
+    image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=factor < 1)[
+        0
+    ]
+    return image, torch.zeros((height, width), dtype=target.dtype)
+
+
+def recoloured(image: Tensor, target: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirrored half of the time; brightness, contrast and saturation changed."""
+    from torchvision.transforms.v2 import functional as T
+
+    if float(torch.rand((), generator=rng)) < 0.5:
+        image, target = image.flip(-1), target.flip(-1)
+    factors = 1 + JITTER * (2 * torch.rand(3, generator=rng) - 1)
+    for change, factor in zip(
+        (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation), factors, strict=True
+    ):
+        image = change(image, float(factor))
+    return image, target
+
+
+class TagTask(SegmentationTask):
+    """Classification loss on the pooled maps, and the two add-on losses on the maps.
+
+    With `background=None` every pixel belongs to a class that can be a tag.
+    """
+
+    options: TagOptions
+
+    def __init__(
+        self, model: nn.Module, options: TagOptions, *, background: int | None = 0
+    ) -> None:
+        super().__init__(model, options)
+        self.background = background
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The loss of one batch: image (N, 3, H, W), target (N, H, W), tags (N, C)."""
+        logits = self.model(self._images(batch))
+        loss = tag_loss(
+            logits,
+            batch["tags"],
+            batch["image"],
+            batch["target"] != IGNORED,
+            self.options,
+            background=self.background,
+            done=self._done(),
+        )
+        self._losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        scores = pool_scores(self.model(self._images(batch)), pooling=self.options.pooling)
+        loss = F.binary_cross_entropy_with_logits(scores.float(), batch["tags"].float())
+        self._val_losses.append(loss.detach())
+
+    def on_validation_epoch_end(self) -> None:
+        # No score: the best maps are not those of the best classifier, so the last epoch is kept.
+        self.validation = {"val_loss": float(torch.stack(self._val_losses).mean())}
+
+    def _images(self, batch: dict[str, Any]) -> Tensor:
+        images: Tensor = batch["image"]
+        if self.options.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _done(self) -> float:
+        """Share of the training that lies behind."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.global_step / max(steps, 1)
+
+
+def tag_loss(
+    logits: Tensor,
+    tags: Tensor,
+    images: Tensor,
+    inside: Tensor,
+    options: TagOptions,
+    *,
+    background: int | None = 0,
+    done: float = 1.0,
+) -> Tensor:
+    """(1 - a) GAP + a ISL + b FSL, with a, b the options' weights once their share has come.
+
+    Args:
+        logits: maps (N, C, h, w); tags: (N, C); images: (N, 3, H, W) in [0, 1];
+            inside: bool (N, H, W), False where a crop was padded.
+        done: share of the training that lies behind.
+    Source: equations 1 to 4 of the HFPL method (published code, `train_cam_voc.py`).
+    """
+    size = (logits.shape[2], logits.shape[3])
+    valid = F.interpolate(inside[:, None].float(), size=size, mode="area")[:, 0] >= 0.5
+    sampled = options.isl_weight if done >= options.isl_start else 0.0
+    loss = logits.new_zeros((), dtype=torch.float32)
+    if sampled < 1:
+        scores = pool_scores(logits, pooling=options.pooling, valid=valid).float()
+        loss = (1 - sampled) * F.binary_cross_entropy_with_logits(scores, tags.float())
+    if sampled > 0:
+        loss = loss + sampled * importance_sampling_loss(
+            logits, tags, num_samples=options.num_samples, sampling=options.sampling, valid=valid
+        )
+    if options.fsl_weight > 0 and done >= options.fsl_start:
+        maps = similarity_inputs(logits, tags, background=background, valid=valid)
+        loss = loss + options.fsl_weight * feature_similarity_loss(
+            maps,
+            images,
+            mu=options.mu,
+            sigma=options.sigma * size[1] / images.shape[3],
+            valid=valid,
+        )
+    return loss
