@@ -80,7 +80,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     for split, lines, text in [
         ("test", None, r"test\.txt: no such list; splits found in .*: train, val"),
         ("nothing", "\n", r"nothing\.txt: the list is empty; want one image ID a line"),
-        ("twice", "a\nb\na\n", r"twice\.txt: 'a' is listed twice"),
+        ("twice", "a\nb\na\n", r"twice\.txt, line 3: 'a' is listed twice, first in line 1"),
         ("more", "a\nx\ny\n", r"JPEGImages: 2 of 3 files missing: x, y"),
     ]:
         if lines is not None:
@@ -114,3 +114,38 @@ def test_labels_and_sizes_are_checked_when_read(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 3, 3), np.uint8)).save(tmp_path / "JPEGImages/a.jpg")
     with pytest.raises(SegmendError, match=r"a\.jpg is 2x3 .* partner .*a\.png is 1x3"):
         data[1]
+
+
+def augmented(root: Path, lines: str) -> Path:
+    make(root, labels="SegmentationClassAug")
+    (root / "ImageSets/Segmentation/train_aug.txt").write_text(lines)
+    return root
+
+
+def test_the_augmented_split_names_its_folder_of_masks(tmp_path: Path) -> None:
+    lines = "".join(f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png\n" for n in "ca")
+    root = augmented(tmp_path, lines)
+    data = VOCFolder(root, "train_aug")
+    assert (data.names, data.labels) == (["c", "a"], "SegmentationClassAug")
+    assert data.target(1).tolist() == MASKS["a"]
+    with pytest.raises(SegmendError, match="SegmentationClass: no such folder"):
+        VOCFolder(root, "train_aug", labels="SegmentationClass")
+    (root / "ImageSets/Segmentation/bare.txt").write_text("a\n")
+    bare = VOCFolder(root, "bare", labels="SegmentationClassAug")
+    assert bare[0]["target"].tolist() == MASKS["a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("/JPEGImages/b.jpg /Aug/b.png /more/b.png", "line 2: want an image ID, or"),
+        ("/b.jpg", "line 2: want an image ID, or"),
+        ("/JPEGImages/b.jpg /Aug/c.png", "line 2: the image and the mask have different names"),
+        ("/JPEGImages/b.jpg /Other/b.png", "several folders of masks: Other, SegmentationClassAug"),
+        ("/JPEGImages/a.jpg /SegmentationClassAug/a.png", "line 2: 'a' is listed twice"),
+    ],
+)
+def test_lines_that_fit_no_form(tmp_path: Path, line: str, text: str) -> None:
+    root = augmented(tmp_path, f"/JPEGImages/a.jpg /SegmentationClassAug/a.png\n{line}\n")
+    with pytest.raises(SegmendError, match=text):
+        VOCFolder(root, "train_aug")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from segmend.data.folders import check_same_size
 from segmend.data.images import IMAGE_SUFFIXES, read_image
-from segmend.data.masks import read_mask
+from segmend.data.masks import MASK_SUFFIXES, read_mask
 from segmend.errors import SegmendError
 
 VOC_CLASSES = (
@@ -20,14 +20,15 @@ VOC_CLASSES = (
     "chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant",
     "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-_MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy")
 
 
 class VOCFolder(Dataset[dict[str, Any]]):
     """A data set in the VOC layout; a file is read when it is asked for.
 
     `root/JPEGImages/ID.*`, `root/<labels>/ID.png` (class indices, `ignore_index` for void) and
-    `root/ImageSets/Segmentation/<split>.txt` (one ID a line). Class names come from
+    `root/ImageSets/Segmentation/<split>.txt`: one ID a line, or, as the lists of the augmented
+    split have it, `/JPEGImages/ID.jpg /SegmentationClassAug/ID.png`. `labels` is by default the
+    folder that such a list names, else "SegmentationClass". Class names come from
     `root/classes.json` if there is one, a list or {"classes": [...]}; with
     `labels="SegmentationAll"` from its "all_classes". Without that file they are VOC's 21.
 
@@ -35,12 +36,14 @@ class VOCFolder(Dataset[dict[str, Any]]):
 
     Attributes:
         classes: class names in label order; `num_classes` their number.
+        labels: name of the folder of masks.
         background: 0 where the first class is called "background", else None: every pixel then
             belongs to a class that can be a tag.
         names: the IDs of the split, in the order of its list.
     Raises:
-        SegmendError: no such split, an empty or doubled list, files missing (when built); as in
-            `read_image` and `read_mask`, or sizes that differ (when an item is read).
+        SegmendError: no such split, an empty or doubled list, a line of neither form, files
+            missing (when built); as in `read_image` and `read_mask`, or sizes that differ (when
+            an item is read).
     """
 
     def __init__(
@@ -48,17 +51,18 @@ class VOCFolder(Dataset[dict[str, Any]]):
         root: str | Path,
         split: str,
         *,
-        labels: str = "SegmentationClass",
+        labels: str | None = None,
         ignore_index: int = 255,
     ) -> None:
         self.root = Path(root)
-        self.classes = _class_names(self.root, labels)
+        self.names, listed = read_split(self.root, split)
+        self.labels = labels or listed or "SegmentationClass"
+        self.classes = voc_classes(self.root, self.labels)
         self.num_classes = len(self.classes)
         self.background = 0 if self.classes[0] == "background" else None
         self.ignore_index = ignore_index
-        self.names = _read_list(self.root, split)
-        self._images = _locate(self.root / "JPEGImages", self.names, IMAGE_SUFFIXES)
-        self._masks = _locate(self.root / labels, self.names, _MASK_SUFFIXES)
+        self._images = locate(self.root / "JPEGImages", self.names, IMAGE_SUFFIXES)
+        self._masks = locate(self.root / self.labels, self.names, MASK_SUFFIXES)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,7 +102,8 @@ def tags_of(
     return torch.cat([present[:background], present[background + 1 :]])
 
 
-def _class_names(root: Path, labels: str) -> tuple[str, ...]:
+def voc_classes(root: Path, labels: str) -> tuple[str, ...]:
+    """Class names in label order, from where `VOCFolder` takes them."""
     path = root / "classes.json"
     if not path.is_file():
         return VOC_CLASSES
@@ -113,23 +118,60 @@ def _class_names(root: Path, labels: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_list(root: Path, split: str) -> list[str]:
+def read_split(root: Path, split: str) -> tuple[list[str], str | None]:
+    """The IDs of `ImageSets/Segmentation/<split>.txt`, and the folder of masks if it names one.
+
+    Raises:
+        SegmendError: no such list, empty, an ID twice, a line that is neither an ID nor a pair of
+            files, several folders of masks; with file and line.
+    """
     folder = root / "ImageSets" / "Segmentation"
     path = folder / f"{split}.txt"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.txt"))) or "none"
         raise SegmendError(f"{path}: no such list; splits found in {folder}: {known}")
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    names = [name for name in names if name]
-    if not names:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SegmendError(f"{path}: not text in UTF-8 ({error})") from error
+    seen: dict[str, int] = {}
+    folders: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, labels = _split_line(f"{path}, line {number}", line.strip())
+        if name in seen:
+            raise SegmendError(
+                f"{path}, line {number}: {name!r} is listed twice, first in line {seen[name]}; "
+                "keep one"
+            )
+        seen[name] = number
+        folders |= {labels} if labels else set()
+    if not seen:
         raise SegmendError(f"{path}: the list is empty; want one image ID a line")
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise SegmendError(f"{path}: {twice!r} is listed twice; keep one")
-    return names
+    if len(folders) > 1:
+        raise SegmendError(f"{path}: names several folders of masks: {', '.join(sorted(folders))}")
+    return list(seen), next(iter(folders), None)
 
 
-def _locate(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> list[Path]:
+def _split_line(where: str, line: str) -> tuple[str, str | None]:
+    """(ID, folder of masks) of "ID" or "/JPEGImages/ID.jpg /SegmentationClassAug/ID.png"."""
+    parts = line.split()
+    if "/" not in line:
+        return line, None
+    paths = [PurePosixPath(part) for part in parts]
+    if len(paths) > 2 or any(len(p.relative_to(p.anchor).parts) < 2 for p in paths):
+        raise SegmendError(
+            f"{where}: want an image ID, or '/JPEGImages/ID.jpg /SegmentationClassAug/ID.png'; "
+            f"got {line!r}"
+        )
+    if len(paths) == 2 and paths[0].stem != paths[1].stem:
+        raise SegmendError(f"{where}: the image and the mask have different names: {line!r}")
+    return paths[0].stem, paths[1].parent.name if len(paths) == 2 else None
+
+
+def locate(folder: Path, names: list[str], suffixes: tuple[str, ...]) -> list[Path]:
+    """The file of each name in `folder`; SegmendError where some are missing."""
     if not folder.is_dir():
         raise SegmendError(f"{folder}: no such folder; want the PASCAL VOC layout")
     known = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes}
