@@ -80,10 +80,33 @@ def transition(affinity: Tensor, offsets: Sequence[Offset], *, beta: float = BET
     `random_walk`.
     """
     batch, _, height, width = affinity.shape
-    count, pixels = len(offsets), height * width
-    power = affinity.detach() ** beta
+    pixels = height * width
     # Neighbours in the order of their flat index, so that each row's columns come out sorted.
     ring = [(-dy, -dx) for dy, dx in reversed(offsets)] + [(0, 0), *offsets]
+    weights = _ring_weights(affinity.detach() ** beta, offsets)
+    # Which entries of (pixel, neighbour) exist and where they point is the same for all images.
+    exists = existing_pairs(height, width, ring, device=affinity.device).flatten(1).T.contiguous()
+    entries = exists.flatten().nonzero().flatten()
+    jump = torch.tensor([dy * width + dx for dy, dx in ring], device=affinity.device)
+    place = torch.arange(pixels, device=affinity.device).unsqueeze(1)
+    columns = (place + jump).flatten()[entries]
+    image = torch.arange(batch, device=affinity.device).unsqueeze(1)
+    ends = (exists.sum(1).cumsum(0) + len(entries) * image).flatten()
+    values = weights.flatten(2).transpose(1, 2).reshape(batch, -1)[:, entries]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            torch.cat([ends.new_zeros(1), ends]),
+            (columns + pixels * image).flatten(),
+            values.flatten(),
+            size=(batch * pixels, batch * pixels),
+            check_invariants=False,  # said aloud, or torch warns
+        )
+
+
+def _ring_weights(power: Tensor, offsets: Sequence[Offset]) -> Tensor:
+    """Weight of each neighbour and, in the middle, of the pixel itself: (N, 2 D + 1, H, W)."""
+    batch, count, height, width = power.shape
     weights = power.new_zeros(batch, 2 * count + 1, height, width)
     weights[:, count] = 1
     weights[:, count + 1 :] = power
@@ -91,21 +114,7 @@ def transition(affinity: Tensor, offsets: Sequence[Offset], *, beta: float = BET
         sources = overlap(offset, height, width)
         targets = shifted(*sources, offset)
         weights[(slice(None), count - 1 - d, *targets)] = power[(slice(None), d, *sources)]
-    weights = weights / weights.sum(1, keepdim=True)
-    exists = existing_pairs(height, width, ring, device=affinity.device)
-    exists = exists.flatten(1).T.expand(batch, pixels, len(ring))
-    jump = torch.tensor([dy * width + dx for dy, dx in ring], device=affinity.device)
-    own = torch.arange(batch * pixels, device=affinity.device).reshape(batch, pixels, 1)
-    ends = exists.sum(2).flatten().cumsum(0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            torch.cat([ends.new_zeros(1), ends]),
-            (own + jump)[exists],
-            weights.flatten(2).transpose(1, 2)[exists],
-            size=(batch * pixels, batch * pixels),
-            check_invariants=False,  # said aloud, or torch warns
-        )
+    return weights / weights.sum(1, keepdim=True)
 
 
 def power_coefficients(steps: int, tolerance: float) -> list[float]:
