@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from segmend import SegmendError
-from segmend.plot import FALSE_NEGATIVE, FALSE_POSITIVE, HIT, PANEL, Row, error_overlay, sheet
+from segmend.plot import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    HEAT,
+    HIT,
+    PANEL,
+    Row,
+    error_overlay,
+    heat_overlay,
+    label_overlay,
+    sheet,
+)
 
 
 def nearest_colour(pixel):
@@ -44,3 +55,21 @@ def test_sheet_has_a_panel_for_everything(size):
 def test_sheet_refuses_rows_that_do_not_fit_the_headings():
     with pytest.raises(SegmendError, match="each with a prediction a heading"):
         sheet([], ["base"])
+
+
+def test_labels_have_the_colours_of_voc_and_background_stays_bare():
+    image = torch.full((3, 1, 4), 0.5)
+    found = label_overlay(image, torch.tensor([[0, 1, 15, 255]]))
+    torch.testing.assert_close(found[:, 0, 0], torch.full((3,), 0.5))
+    for column, colour in ((1, (128, 0, 0)), (2, (192, 128, 128))):
+        wanted = 0.4 * 0.5 + 0.6 * torch.tensor(colour) / 255
+        torch.testing.assert_close(found[:, 0, column], wanted)
+    assert found[:, 0, 3].std() < 1e-6  # ignored: grey
+
+
+def test_heat_runs_through_its_stops_in_order():
+    image = torch.zeros(3, 1, 5)
+    found = heat_overlay(image, torch.linspace(-0.0, 1, 5)[None])
+    torch.testing.assert_close(found[:, 0].T, 0.6 * torch.tensor(HEAT) / 255)
+    hotter = heat_overlay(image, torch.tensor([[0.1, 0.2, 0.5, 0.7, 5.0]]))
+    assert (hotter.sum(0).diff() > 0).all()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from segmend.data.masks import voc_palette
 from segmend.errors import SegmendError
 
 # Okabe and Ito's palette: told apart under every common colour blindness.
@@ -16,6 +17,8 @@ HIT = (0, 158, 115)
 FALSE_POSITIVE = (230, 159, 0)
 FALSE_NEGATIVE = (204, 121, 167)
 IGNORED = (128, 128, 128)
+HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+"""Five stops of viridis, which keeps its order in grey and for the colour-blind."""
 
 PANEL = 256
 """Height and width, in pixels, of the square that every panel of a sheet is fitted into."""
@@ -73,6 +76,38 @@ def error_overlay(
     return result
 
 
+def label_overlay(image: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
+    """The image in grey with its classes in the colours of PASCAL VOC; background stays bare.
+
+    Args:
+        image: float (3, H, W) in [0, 1]. labels: integer (H, W).
+    Returns:
+        float (3, H, W) in [0, 1]; ignored pixels are grey.
+    """
+    palette = torch.from_numpy(voc_palette().reshape(-1, 3)).float() / 255
+    grey = image.mean(0, keepdim=True).expand(3, -1, -1)
+    paint = palette[labels.long().clamp(0, len(palette) - 1)].permute(2, 0, 1)
+    stained = torch.lerp(grey, paint, 0.6)
+    ignored = torch.tensor(IGNORED, dtype=grey.dtype).view(3, 1, 1) / 255
+    stained = torch.where(labels == ignore_index, torch.lerp(grey, ignored, 0.5), stained)
+    return torch.where(labels == 0, grey, stained)
+
+
+def heat_overlay(image: Tensor, heat: Tensor) -> Tensor:
+    """The image in grey with a map laid over it: dark violet for 0 to yellow for 1.
+
+    Args:
+        image: float (3, H, W) in [0, 1]. heat: float (H, W), clamped to [0, 1].
+    """
+    stops = torch.tensor(HEAT, dtype=image.dtype) / 255
+    place = heat.to(image.dtype).clamp(0, 1) * (len(stops) - 1)
+    low = place.floor().long().clamp(max=len(stops) - 2)
+    share = (place - low).unsqueeze(0)
+    colour = torch.lerp(stops[low].permute(2, 0, 1), stops[low + 1].permute(2, 0, 1), share)
+    grey = image.mean(0, keepdim=True).expand(3, -1, -1)
+    return torch.lerp(grey, colour, 0.6)
+
+
 def sheet(rows: Sequence[Row], headings: Sequence[str]) -> Image.Image:
     """A table of pictures: image, truth, then every prediction with its errors in colour.
 
@@ -81,24 +116,34 @@ def sheet(rows: Sequence[Row], headings: Sequence[str]) -> Image.Image:
     """
     if not rows or any(len(r.predictions) != len(headings) for r in rows):
         raise SegmendError("sheet: want at least one row, each with a prediction a heading")
-    columns = ["image", "truth", *headings]
-    lines = [[_panel(p) for p in _pictures(row)] for row in rows]
-    heights = [max(panel.height for panel in line) + CAPTION + GAP for line in lines]
+    lines = [list(zip(_pictures(row), [row.name, "", *row.captions], strict=True)) for row in rows]
+    legend = {"hit": HIT, "false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
+    return panels(lines, ["image", "truth", *headings], legend=legend)
+
+
+def panels(
+    lines: Sequence[Sequence[tuple[Tensor, str]]],
+    columns: Sequence[str],
+    *,
+    legend: Mapping[str, tuple[int, int, int]] | None = None,
+) -> Image.Image:
+    """Pictures, float (3, H, W) in [0, 1], in lines, each with a caption; columns have headings."""
+    drawn = [[(_panel(picture), text) for picture, text in line] for line in lines]
+    heights = [max(p.height for p, _ in line) + CAPTION + GAP for line in drawn]
     width = len(columns) * (PANEL + GAP) + GAP
-    canvas = Image.new("RGB", (width, HEADER + sum(heights) + HEADER), "white")
+    canvas = Image.new("RGB", (width, HEADER + sum(heights) + HEADER * bool(legend)), "white")
     draw = ImageDraw.Draw(canvas)
     title, small = ImageFont.load_default(16), ImageFont.load_default(13)
     for column, heading in enumerate(columns):
         draw.text((GAP + column * (PANEL + GAP), 5), heading, fill="black", font=title)
     top = HEADER
-    for row, line, height in zip(rows, lines, heights, strict=True):
-        texts = [row.name, "", *row.captions]
-        for column, (panel, text) in enumerate(zip(line, texts, strict=True)):
+    for line, height in zip(drawn, heights, strict=True):
+        for column, (panel, text) in enumerate(line):
             left = GAP + column * (PANEL + GAP)
             canvas.paste(panel, (left, top))
             draw.text((left, top + panel.height + 3), text, fill="black", font=small)
         top += height
-    _legend(draw, canvas.height - HEADER + 5, small)
+    _legend(draw, canvas.height - HEADER + 5, small, legend or {})
     return canvas
 
 
@@ -121,10 +166,12 @@ def _panel(picture: Tensor) -> Image.Image:
 
 
 def _legend(
-    draw: ImageDraw.ImageDraw, top: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+    draw: ImageDraw.ImageDraw,
+    top: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    entries: Mapping[str, tuple[int, int, int]],
 ) -> None:
     left = GAP
-    entries = {"hit": HIT, "false positive": FALSE_POSITIVE, "false negative": FALSE_NEGATIVE}
     for text, colour in entries.items():
         draw.rectangle((left, top, left + 14, top + 14), fill=colour)
         draw.text((left + 20, top - 1), text, fill="black", font=font)

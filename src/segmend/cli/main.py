@@ -27,6 +27,7 @@ HELP = "Find what is systematically wrong with a segmentation model's masks, and
 GROUPS = {
     "data": "Make or unpack data.",
     "refine": "PatchRefineNet: mend a model's probability maps after training.",
+    "tags": "HFPL: masks from image tags, without one mask to learn from.",
 }
 
 # What is typed -> where it lives ("module:function"), and its line in `--help`.
@@ -48,6 +49,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "refine import": (
         "segmend.cli.refine:import_",
         "Convert a state dict of the original PatchRefineNet code.",
+    ),
+    "tags train": (
+        "segmend.cli.tags:train",
+        "Train a tag classifier whose activation maps become masks.",
+    ),
+    "tags cams": ("segmend.cli.tags:cams", "Draw the activation maps of a folder of images."),
+    "tags masks": ("segmend.cli.tags:masks", "Turn activation maps into pseudo-masks."),
+    "tags evaluate": (
+        "segmend.cli.tags:evaluate",
+        "Score activation maps or pseudo-masks against true masks.",
     ),
     "evaluate": (
         "segmend.cli.evaluate:evaluate",

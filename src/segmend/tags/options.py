@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from segmend.engine.options import Precision, TrainOptions
+from segmend.engine.options import TrainOptions
 from segmend.models.segmenters import Weights
-from segmend.tags.activation import Form
+from segmend.tags.activation import Form, Normalisation
 
 
 class TagOptions(TrainOptions):
@@ -41,6 +41,9 @@ class TagOptions(TrainOptions):
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
     form: Form = "binomial"
+    tagger: bool = Field(
+        False, description="First train a plain network: it tells tags, and the other starts there."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TagOptions:
@@ -58,8 +61,6 @@ class CamOptions(BaseModel):
 
     scales: tuple[float, ...] = Field((0.75, 1.0, 1.25), description="Of the image's sides.")
     flip: bool = Field(True, description="Also the mirrored image.")
-    normalisation: Literal["max", "min-max", "range"] = "max"
-    precision: Precision = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
     @model_validator(mode="after")
@@ -70,11 +71,18 @@ class CamOptions(BaseModel):
 
 
 class MaskOptions(BaseModel):
-    """Settings of `segmend tags masks`."""
+    """Settings of `segmend tags masks`.
+
+    The background's constant depends on data and network; `segmend tags evaluate --cams` finds the
+    best one where some true masks are at hand.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    constant: float | None = Field(None, ge=0, le=1, description="Background score.")
-    power: float | None = Field(None, gt=0, description="Or background (1 - max)^power.")
+    normalisation: Normalisation = "min-max"
+    constant: float = Field(0.15, ge=0, le=1, description="Background score.")
+    power: float | None = Field(None, gt=0, description="Or (1 - max)^power; wins over constant.")
     refine: Literal["crf", "pamr", "none"] = "crf"
     confidence: float = Field(0.0, ge=0, lt=1, description="Below it a pixel is ignored.")
+    need_agreement: bool = Field(False, description="Ignore pixels that the refinement changed.")
+    write_confidence: bool = Field(False, description="Also 16-bit maps of the posterior.")

@@ -1,0 +1,201 @@
+"""`segmend tags`: from image tags to class activation maps to pseudo-masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from segmend.data.tags import TagFolder
+    from segmend.tags.evaluation import TagScores
+
+SHOWN = 6
+"""Images in the picture that `cams` and `masks` draw."""
+
+DATA = Annotated[
+    Path, typer.Option(help="Folder in the VOC layout, or of images with a tags.csv or tags.json.")
+]
+SPLIT = Annotated[str | None, typer.Option(help="VOC layout: the list to follow, such as train.")]
+TAGS = Annotated[
+    str | None,
+    typer.Option(help="File of tags (CSV, JSON, NPY), folder of VOC boxes, or the word masks."),
+]
+CLASSES = Annotated[Path | None, typer.Option(help="File of class names, one a line, or JSON.")]
+LABELS = Annotated[
+    str | None, typer.Option(help="VOC layout: folder of true masks.  [default: SegmentationClass]")
+]
+MASKS = Annotated[Path | None, typer.Option(help="Folder of true masks, if not in the VOC layout.")]
+RECIPE = Annotated[
+    Path | None, typer.Option(help="YAML file, or a bundled recipe such as cam or cam++.")
+]
+SETS = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+]
+RESUME = Annotated[bool, typer.Option(help="Keep what an earlier run has finished.")]
+
+
+def train(
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="Folder for the network and its curve.")],
+    split: SPLIT = None,
+    val_split: Annotated[
+        str | None, typer.Option(help="VOC layout: list whose loss is shown after each epoch.")
+    ] = None,
+    tags: TAGS = None,
+    classes: CLASSES = None,
+    labels: LABELS = None,
+    recipe: RECIPE = None,
+    set_: SETS = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    resume: RESUME = True,
+) -> None:
+    """Train a tag classifier whose activation maps become masks. No mask is used."""
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.tags.jobs import train_tags
+    from segmend.tags.options import TagOptions
+
+    options = resolve(TagOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed})
+    print_settings(options)
+    items = open_folder(data, split, tags, classes, labels)
+    val = open_folder(data, val_split, tags, classes, labels) if val_split else None
+    result = train_tags(options, items, out, val=val, resume=resume)
+    inputs = {"data": data, "split": split, "tags": tags, "labels": labels}
+    write_run_record(out, "tags train", options, {"inputs": inputs, "last": result.curve[-1]})
+    typer.echo(f"{len(items)} images, {items.num_tags} classes to tag; network: {out}")
+    typer.echo(f"next: segmend tags cams --run {out} --data {data} --out DIR")
+
+
+def cams(
+    run: Annotated[Path, typer.Option(help="Folder that `segmend tags train` wrote.")],
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="Folder for one NPZ of maps an image.")],
+    split: SPLIT = None,
+    tags: TAGS = None,
+    classes: CLASSES = None,
+    labels: LABELS = None,
+    recipe: RECIPE = None,
+    set_: SETS = None,
+    resume: RESUME = True,
+) -> None:
+    """Draw the activation maps of every image's tags, over several scales and mirrored."""
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.tags.jobs import draw_cams
+    from segmend.tags.options import CamOptions
+    from segmend.tags.pictures import picture_of_cams
+
+    options = resolve(CamOptions, recipe, set_ or [])
+    print_settings(options)
+    items = open_folder(data, split, tags, classes, labels)
+    paths = draw_cams(options, run, items, out, resume=resume)
+    picture = picture_of_cams(out, items, shown=SHOWN)
+    inputs = {"run": run, "data": data, "split": split, "tags": tags, "labels": labels}
+    write_run_record(out, "tags cams", options, {"inputs": inputs})
+    typer.echo(f"{len(paths)} files of maps: {out}\npicture: {picture}")
+    typer.echo(f"next: segmend tags masks --cams {out} --data {data} --out DIR")
+
+
+def masks(
+    cams: Annotated[Path, typer.Option(help="Folder that `segmend tags cams` wrote.")],
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")],
+    split: SPLIT = None,
+    tags: TAGS = None,
+    classes: CLASSES = None,
+    labels: LABELS = None,
+    recipe: RECIPE = None,
+    set_: SETS = None,
+    refine: Annotated[
+        Literal["crf", "pamr", "none"] | None, typer.Option(help="How maps meet the image.")
+    ] = None,
+    constant: Annotated[float | None, typer.Option(help="Background score, 0 to 1.")] = None,
+    resume: RESUME = True,
+) -> None:
+    """Turn activation maps into pseudo-masks that a segmenter can be trained on."""
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.tags.jobs import make_masks
+    from segmend.tags.options import MaskOptions
+    from segmend.tags.pictures import picture_of_masks
+
+    options = resolve(MaskOptions, recipe, set_ or [], {"refine": refine, "constant": constant})
+    print_settings(options)
+    items = open_folder(data, split, tags, classes, labels)
+    paths = make_masks(options, cams, items, out, resume=resume)
+    picture = picture_of_masks(cams, paths, items, out, shown=SHOWN)
+    inputs = {"cams": cams, "data": data, "split": split, "tags": tags, "labels": labels}
+    write_run_record(out, "tags masks", options, {"inputs": inputs})
+    typer.echo(f"{len(paths)} pseudo-masks: {paths[0].parent}\npicture: {picture}")
+
+
+def evaluate(
+    data: DATA,
+    cams: Annotated[Path | None, typer.Option(help="Activation maps to score.")] = None,
+    pred: Annotated[Path | None, typer.Option(help="Or masks to score.")] = None,
+    split: SPLIT = None,
+    tags: TAGS = None,
+    classes: CLASSES = None,
+    labels: LABELS = None,
+    masks: MASKS = None,
+    constant: Annotated[
+        float | None, typer.Option(help="Background score of maps.  [default: the best one here]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+) -> None:
+    """Score activation maps or pseudo-masks against true masks."""
+    from segmend.data.files import write_json
+    from segmend.errors import SegmendError
+    from segmend.tags.evaluation import evaluate_cams, evaluate_masks
+
+    if (cams is None) == (pred is None):
+        raise SegmendError("evaluate: give either --cams DIR or --pred DIR")
+    items = open_folder(data, split, tags, classes, labels, masks)
+    if cams is not None:
+        scores = evaluate_cams(cams, items, constant=constant)
+    else:
+        assert pred is not None
+        scores = evaluate_masks(pred, items)
+    show(scores, items)
+    if out is not None:
+        write_json(out, {**scores.summary(), "classes": list(items.classes)})
+
+
+def show(scores: TagScores, items: TagFolder) -> None:
+    """Print the figures, and the IoU of each class."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(scores.names)} images")
+    table.add_column("")
+    table.add_column("", justify="right")
+    rows = {
+        "mIoU": scores.mean_iou,
+        "boundary F": scores.boundary_f,
+        "out-of-candidate pixels": scores.out_of_candidate,
+        "ignored pixels": scores.ignored,
+        "tag mAP": scores.tag_map,
+    }
+    for name, value in rows.items():
+        if value is not None:
+            table.add_row(name, f"{100 * value:.1f}")
+    if scores.constant is not None:
+        table.add_row("background constant", f"{scores.constant:.2f}")
+    table.add_section()
+    for name, value in zip(items.classes, scores.per_class.tolist(), strict=True):
+        table.add_row(f"IoU {name}", "absent" if value != value else f"{100 * value:.1f}")
+    Console().print(table)
+
+
+def open_folder(
+    data: Path,
+    split: str | None,
+    tags: str | None,
+    classes: Path | None,
+    labels: str | None,
+    masks: Path | None = None,
+) -> TagFolder:
+    """The data set that the options name."""
+    from segmend.data.tags import TagFolder
+
+    return TagFolder(data, split=split, tags=tags, classes=classes, labels=labels, masks=masks)

@@ -1,0 +1,110 @@
+"""`segmend tags` end to end: tags to maps to masks to figures, on procedural scenes."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from segmend.data.masks import read_mask
+from segmend.data.scenes import write_scenes
+from segmend.data.tags import TagFolder
+from segmend.tags.cam_files import read_cams
+from tests_support import run_command as segmend
+
+QUICK = ["--set", "crop=64", "--set", "batch_size=4", "--epochs", 1, "--set", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 10, size=(64, 64), num_classes=4, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """Train with both add-ons, draw maps, make masks: the commands of the documentation."""
+    out = tmp_path_factory.mktemp("run")
+    here = ["--data", data, "--split", "train"]
+    steps = [
+        ["train", *here, "--out", out / "net", "--recipe", "cam++", *QUICK],
+        ["cams", "--run", out / "net", *here, "--out", out / "cams", "--set", "scales=[1.0]"],
+        ["masks", "--cams", out / "cams", *here, "--out", out / "masks", "--constant", 0.3],
+    ]
+    for step in steps:
+        done = segmend("tags", *step)
+        assert done.exit_code == 0, done.output
+    return out
+
+
+def test_maps_are_there_for_the_tags_of_every_image_and_no_other(run, data):
+    items = TagFolder(data, split="train")
+    for index, name in enumerate(items.names):
+        file = read_cams(run / "cams" / f"{name}.npz")
+        assert torch.equal(file.tags(), items.tags(index))
+        assert file.size == (64, 64)
+
+
+def test_masks_hold_candidates_only(run, data):
+    items = TagFolder(data, split="train")
+    for index, name in enumerate(items.names):
+        labels = read_mask(run / "masks" / f"{name}.png", num_classes=4, encoding="index")
+        allowed = {0, *(int(c) + 1 for c in items.tags(index).nonzero())}
+        assert set(labels.unique().tolist()) <= allowed
+
+
+@pytest.mark.parametrize("step", ["cams", "masks"])
+def test_pictures_are_drawn(run, step):
+    with Image.open(run / step / "overlays.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 500
+
+
+def test_the_run_says_how_to_repeat_it_and_keeps_two_networks(run):
+    record = json.loads((run / "net" / "run.json").read_text())
+    assert record["settings"]["fsl_weight"] == 5
+    assert (run / "net" / "tagger" / "model.safetensors").exists()
+    plain = json.loads((run / "net" / "tagger" / "train.json").read_text())
+    assert plain["options"]["fsl_weight"] == 0
+
+
+@pytest.mark.parametrize("what", ["cams", "masks"])
+def test_scores_are_printed_and_written(run, data, tmp_path, what):
+    option = "--pred" if what == "masks" else "--cams"
+    done = segmend(
+        "tags", "evaluate", "--data", data, "--split", "train", option, run / what,
+        "--out", tmp_path / "scores.json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert 0 < scores["mean_iou"] < 1
+    assert scores["out_of_candidate"] == 0
+    assert (scores["tag_map"] is None) == (what == "masks")
+    assert "mIoU" in done.output
+
+
+def test_a_finished_step_is_not_done_again(run, data):
+    path = next((run / "masks").glob("*.png"))
+    before = path.stat().st_mtime_ns
+    done = segmend(
+        "tags", "masks", "--cams", run / "cams", "--data", data, "--split", "train",
+        "--out", run / "masks", "--constant", 0.3,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    names = [p for p in (run / "masks").glob("*.png") if p.name != "overlays.png"]
+    assert min(p.stat().st_mtime_ns for p in names) <= before
+
+
+def test_maps_of_a_network_for_other_classes_are_refused(run, tmp_path):
+    write_scenes(tmp_path / "other", 4, size=(64, 64), num_classes=3, seed=0)
+    done = segmend(
+        "tags", "cams", "--run", run / "net", "--data", tmp_path / "other", "--out", tmp_path / "c"
+    )
+    assert done.exit_code == 2
+    assert "trained on classes" in done.output
+
+
+def test_missing_maps_are_named(data, tmp_path):
+    done = segmend("tags", "masks", "--cams", tmp_path, "--data", data, "--out", tmp_path / "m")
+    assert done.exit_code == 2
+    assert ".npz" in done.output
