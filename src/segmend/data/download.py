@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import os
 import shutil
-import stat
-import tarfile
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from segmend.data.files import atomic_write, write_text
+from segmend.data.archives import unpack
+from segmend.data.files import write_text
 from segmend.errors import SegmendError
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60.0
-_DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,  # a compression that zipfile does not know
-)
 _COCO = "http://images.cocodataset.org"
 
 OnBytes = Callable[[str, int, "int | None"], None]  # (archive, bytes so far, of how many)
@@ -149,27 +136,6 @@ def fetch(archive: Archive, folder: str | Path, *, on_bytes: OnBytes | None = No
     return path
 
 
-def unpack(path: str | Path, out: str | Path) -> None:
-    """Unpack a .tar, .tgz or .zip into `out`: plain files and folders only, none outside `out`.
-
-    All names are looked at before the first file is written.
-
-    Raises:
-        SegmendError: damaged, another format, a link or device, a path that leaves `out`.
-    """
-    path, out = Path(path), Path(out)
-    try:
-        for name, _ in _members(path, open_them=False):
-            _inside(path, out, name)
-        for name, content in _members(path, open_them=True):
-            if content is not None:
-                _write(content, _inside(path, out, name))
-    except _DAMAGED as error:
-        raise SegmendError(f"{path}: cannot be unpacked ({error}); delete it and run again") from (
-            error
-        )
-
-
 def read_checksums(path: str | Path) -> dict[str, str]:
     """MD5 by file name from the lines that `md5sum` writes."""
     try:
@@ -216,35 +182,6 @@ def _transfer(archive: Archive, partial: Path, on_bytes: OnBytes | None) -> None
                     on_bytes(archive.name, done, total)
     if total is not None and done < total:
         raise ConnectionError(f"{done} of {total} bytes came")
-
-
-def _members(path: Path, *, open_them: bool) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """(name, content) of every member; content None for folders, and unless asked for."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if stat.S_ISLNK(info.external_attr >> 16):
-                    raise SegmendError(f"{path}: {info.filename!r} is a link; nothing was unpacked")
-                read = open_them and not info.is_dir()
-                yield info.filename, archive.open(info) if read else None
-        return
-    with tarfile.open(path) as tar:
-        for member in tar:
-            if not (member.isfile() or member.isdir()):
-                raise SegmendError(f"{path}: {member.name!r} is a link or device; want plain files")
-            yield member.name, tar.extractfile(member) if open_them and member.isfile() else None
-
-
-def _write(content: IO[bytes], to: Path) -> None:
-    with closing(content), atomic_write(to) as temporary, temporary.open("wb") as file:
-        shutil.copyfileobj(content, file, _CHUNK)
-
-
-def _inside(path: Path, out: Path, name: str) -> Path:
-    target = (out / name).resolve()
-    if "\\" in name or not target.is_relative_to(out.resolve()):
-        raise SegmendError(f"{path}: {name!r} would be written outside {out}; nothing was unpacked")
-    return target
 
 
 def _md5(path: Path) -> str:
