@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.tags.pixel_correlation import (
@@ -87,6 +88,23 @@ def test_only_the_projections_learn():
     module(*inputs).square().sum().backward()
     assert all(maps.grad is None for i, maps in enumerate(inputs) if i != 1)
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
+
+
+@given(cases(), st.integers(0, 2), st.integers(0, 2))
+def test_padding_cannot_matter(case, below, right):
+    cams, features = case
+    _, _, height, width = cams.shape
+    pad = (0, right, 0, below)
+    valid = F.pad(torch.ones(2, height, width, dtype=torch.bool), pad)
+    framed, framed_features = (F.pad(each, pad, value=torch.nan) for each in case)
+    framed_features.requires_grad_()
+    revised = pixel_correlation(framed, framed_features, valid)
+    torch.testing.assert_close(revised[:, :, :height, :width], pixel_correlation(cams, features))
+    assert not revised.movedim(1, -1)[~valid].any()
+    revised.sum().backward()
+    assert framed_features.grad.isfinite().all()
+    inside = correlation_input(framed - 0.5, valid)[:, :, :height, :width]
+    torch.testing.assert_close(inside, correlation_input(cams - 0.5))
 
 
 def test_harden_keeps_the_strongest_class_and_its_argument():

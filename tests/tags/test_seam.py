@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.tags.seam import cross_loss, equivariance_loss, min_pooling_loss, seam_losses
@@ -135,6 +136,54 @@ def test_min_pooling_by_definition(case):
         strongest = np.sort((each * present[:, None, None]).max(0).ravel())
         wanted.append(np.maximum(strongest[: max(1, strongest.size // 4)], 0).mean())
     assert min_pooling_loss(maps, tags).item() == pytest.approx(np.mean(wanted))
+
+
+@given(cases(), st.sampled_from(["all", "present"]), st.integers(0, 2), st.integers(0, 2))
+def test_padding_cannot_matter(case, normalise, below, right):
+    maps, other, tags = case
+    _, _, height, width = maps.shape
+    pad = (0, right, 0, below)
+    framed, framed_other = (F.pad(each, pad, value=torch.nan) for each in (maps, other))
+    valid = F.pad(torch.ones(len(maps), height, width, dtype=torch.bool), pad)
+    framed.requires_grad_()
+    losses = [
+        equivariance_loss(framed[:, 1:], framed_other[:, 1:], tags, valid, normalise=normalise),
+        cross_loss(framed, framed_other, tags, valid, normalise=normalise),
+        min_pooling_loss(framed, tags, valid),
+    ]
+    wanted = [
+        equivariance_loss(maps[:, 1:], other[:, 1:], tags, normalise=normalise),
+        cross_loss(maps, other, tags, normalise=normalise),
+        min_pooling_loss(maps, tags),
+    ]
+    torch.testing.assert_close(torch.stack(losses), torch.stack(wanted))
+    sum(losses).backward()
+    assert framed.grad.isfinite().all()
+    assert not framed.grad[:, :, height:].any()
+    assert not framed.grad[..., width:].any()
+
+
+def test_padded_views_give_finite_gradients(golden, views):
+    _, tags = views
+    valid = [torch.ones(2, side, side, dtype=torch.bool) for side in (40, 12)]
+    valid[0][0, 30:], valid[1][0, 9:] = False, False
+    valid[0][1], valid[1][1] = False, False  # nothing of the second image
+    insides = [valid[0], valid[1], valid[0], valid[1]]
+    leaves = [
+        golden[name].masked_fill(~inside.unsqueeze(1), torch.nan).requires_grad_()
+        for name, inside in zip(INPUTS, insides, strict=True)
+    ]
+    for normalise in ("all", "present"):
+        losses = losses_of(leaves, tags, valid=(valid[0], valid[1]), normalise=normalise)
+        losses.total.backward()
+        assert losses.total.isfinite()
+    for leaf, inside in zip(leaves, insides, strict=True):
+        assert leaf.grad.isfinite().all()
+        assert leaf.grad.any()
+        assert not leaf.grad.movedim(1, -1)[~inside].any()
+    everything = (torch.ones_like(valid[0]), torch.ones_like(valid[1]))
+    same = losses_of(views[0], tags, valid=everything)
+    torch.testing.assert_close(tuple(same), tuple(losses_of(views[0], tags)))
 
 
 def test_no_tags_at_all_is_finite_with_a_gradient(golden, views):

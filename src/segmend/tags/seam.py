@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
-from segmend.tags.activation import at_least_float32, check_maps, check_tags, max_norm
+from segmend.tags.activation import (
+    at_least_float32,
+    check_maps,
+    check_tags,
+    check_valid,
+    max_norm,
+)
 from segmend.tags.pixel_correlation import harden, with_background
 
 Normaliser = Literal["all", "present"]
@@ -18,51 +24,64 @@ HARDEST_SHARE = 0.2
 """Published share of the largest differences in the cross loss."""
 
 
-def min_pooling_loss(revised: Tensor, tags: Tensor) -> Tensor:
+def min_pooling_loss(revised: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
     """Push the least activated quarter of each image down: its mean strongest revised score.
 
     Args:
         revised: float (N, 1 + C, h, w), of `PixelCorrelation`; the background is not used.
         tags: (N, C) in {0, 1}.
+        valid: bool (N, h, w), pixels that count. None (default, published): all.
     Returns:
-        Scalar: mean over images of the h * w // 4 (at least 1) smallest of relu(max over tagged
-        classes).
+        Scalar: mean over images of the quarter (rounded down, at least 1 pixel) with the smallest
+        relu(max over tagged classes); 0 for an image without a valid pixel.
     """
     check_maps("revised", revised)
     present = check_tags(tags, revised, extra=1)[:, :, None, None]
-    strongest = at_least_float32(revised[:, 1:]).masked_fill(~present, 0).amax(1).flatten(1)
+    inside = _inside(valid, revised)
+    counted = present & inside.unsqueeze(1)  # before the maximum: NaN must not reach the gradient
+    strongest = at_least_float32(revised[:, 1:]).masked_fill(~counted, 0).amax(1).flatten(1)
+    inside = inside.flatten(1)
+    strongest = strongest.masked_fill(~inside, torch.inf)
     least = strongest.topk(max(1, strongest.shape[1] // 4), dim=1, largest=False).values
-    return torch.relu(least).mean()
+    counts = (inside.sum(1) // 4).clamp(min=1)
+    dropped = (torch.arange(least.shape[1], device=least.device) >= counts[:, None]) | least.isinf()
+    return (torch.relu(least.masked_fill(dropped, 0)).sum(1) / counts).mean()
 
 
 def equivariance_loss(
-    cams: Tensor, other: Tensor, tags: Tensor, *, normalise: Normaliser = "all"
+    cams: Tensor,
+    other: Tensor,
+    tags: Tensor,
+    valid: Tensor | None = None,
+    *,
+    normalise: Normaliser = "all",
 ) -> Tensor:
     """ER: mean absolute difference of two views' maps.
 
     Args:
         cams, other: normalised maps of the object classes at one size, float (N, C, h, w).
         tags: (N, C) in {0, 1}; other classes count as 0.
+        valid: bool (N, h, w), pixels that count. None (default, published): all.
         normalise: "all" (published): mean over all C classes, so that a present class weighs
             1 / C, a quarter on COCO of what it does on VOC. "present": over tagged classes.
     Returns:
-        Scalar; 0 without any tag.
+        Scalar; 0 without any tag or valid pixel.
     Raises:
         SegmendError: shapes or the option are not as above.
     """
     _check_pair("cams", cams, other, normalise)
-    present = check_tags(tags, cams)
-    apart = (at_least_float32(cams) - at_least_float32(other)).abs()
-    apart = apart.masked_fill(~present[:, :, None, None], 0)
-    if normalise == "all":
-        return apart.mean()
-    return apart.mean((2, 3)).sum() / present.sum().clamp(min=1)
+    present, inside = check_tags(tags, cams), _inside(valid, cams)
+    counted = present[:, :, None, None] & inside.unsqueeze(1)
+    one, two = (at_least_float32(maps).masked_fill(~counted, 0) for maps in (cams, other))
+    count = counted.sum() if normalise == "present" else inside.sum() * cams.shape[1]
+    return (one - two).abs().sum() / count.clamp(min=1)
 
 
 def cross_loss(
     revised: Tensor,
     other: Tensor,
     tags: Tensor,
+    valid: Tensor | None = None,
     *,
     share: float = HARDEST_SHARE,
     normalise: Normaliser = "all",
@@ -73,9 +92,10 @@ def cross_loss(
         revised: normalised revised maps with background, float (N, 1 + C, h, w).
         other: normalised maps of the other view with background, same shape; detached here.
         tags: (N, C) in {0, 1}; other classes count as 0.
+        valid: bool (N, h, w), pixels that count. None (default, published): all.
         share: of the elements of each image, largest differences first, that the mean is over.
-        normalise: "all" (published): `share` of (1 + C) * h * w elements; "present": of
-            (1 + number of tags) * h * w.
+        normalise: "all" (published): `share` of (1 + C) * pixels elements; "present": of
+            (1 + number of tags) * pixels.
     Returns:
         Scalar, the mean over images. At least one element of each counts.
     Raises:
@@ -85,14 +105,14 @@ def cross_loss(
     if not 0 < share <= 1:
         raise SegmendError(f"share: want above 0 and at most 1, got {share}")
     present = F.pad(check_tags(tags, revised, extra=1), (1, 0), value=True)
-    apart = (harden(at_least_float32(other).detach()) - at_least_float32(revised)).abs()
-    apart = apart.masked_fill(~present[:, :, None, None], 0).flatten(1)
-    if normalise == "all":
-        return apart.topk(max(1, int(apart.shape[1] * share)), dim=1).values.mean()
-    pixels = revised.shape[2] * revised.shape[3]
-    counts = (present.sum(1) * pixels * share).long().clamp(min=1)
-    hardest = apart.sort(dim=1, descending=True).values
-    kept = torch.arange(apart.shape[1], device=apart.device) < counts[:, None]
+    inside = _inside(valid, revised)
+    counted = present[:, :, None, None] & inside.unsqueeze(1)
+    hard, soft = harden(at_least_float32(other).detach()), at_least_float32(revised)
+    apart = (hard.masked_fill(~counted, 0) - soft.masked_fill(~counted, 0)).abs().flatten(1)
+    hardest = apart.topk(max(1, int(apart.shape[1] * share)), dim=1).values
+    channels = present.sum(1) if normalise == "present" else present.shape[1]
+    counts = ((inside.flatten(1).sum(1) * channels).double() * share).long().clamp(min=1)
+    kept = torch.arange(hardest.shape[1], device=apart.device) < counts[:, None]
     return (hardest.masked_fill(~kept, 0).sum(1) / counts).mean()
 
 
@@ -114,6 +134,7 @@ def seam_losses(
     logits: tuple[Tensor, Tensor],
     revised: tuple[Tensor, Tensor],
     tags: Tensor,
+    valid: tuple[Tensor, Tensor] | None = None,
     *,
     full_view_loss: Tensor | None = None,
     normalise: Normaliser = "all",
@@ -125,6 +146,8 @@ def seam_losses(
             and (N, C, h', w') of the small one (published: 0.3 of the full view).
         revised: revised maps of both, (N, 1 + C, ...) of the same sizes.
         tags: (N, C) in {0, 1}.
+        valid: bool (N, h, w) and (N, h', w'), pixels that are image. None (default, published):
+            all, padding of a crop included.
         full_view_loss: scalar that replaces the soft-margin loss of the full view; HFPL puts its
             mix with the importance-sampling loss here and leaves the small view as it is.
         normalise: `equivariance_loss`, `cross_loss`.
@@ -137,24 +160,42 @@ def seam_losses(
         Wang et al., CVPR 2020, and the published training script.
     """
     present = check_tags(tags, logits[0])
+    whole, small = valid or (None, None)
     if full_view_loss is None:
-        full_view_loss = _soft_margin(logits[0], present)
-    classification = (full_view_loss + _soft_margin(logits[1], present)) / 2
-    least = (min_pooling_loss(revised[0], tags) + min_pooling_loss(revised[1], tags)) / 2
+        full_view_loss = _soft_margin(logits[0], present, whole)
+    classification = (full_view_loss + _soft_margin(logits[1], present, small)) / 2
+    least = min_pooling_loss(revised[0], tags, whole) + min_pooling_loss(revised[1], tags, small)
     # Everything at the small view's size; classes without a tag are 0 before the background.
-    absent = ~present[:, :, None, None]
-    size = logits[1].shape[2:]
-    full, small = (_resized(max_norm(maps), size).masked_fill(absent, 0) for maps in logits)
-    revised_full, revised_small = (_resized(max_norm(maps), size) for maps in revised)
-    cross = cross_loss(revised_full, with_background(small), tags, normalise=normalise)
-    cross = cross + cross_loss(revised_small, with_background(full), tags, normalise=normalise)
-    equivariance = equivariance_loss(full, small, tags, normalise=normalise)
-    return SeamLosses(classification, least, equivariance, cross)
+    size, absent = logits[1].shape[2:], ~present[:, :, None, None]
+
+    def normed(views: tuple[Tensor, Tensor]) -> list[Tensor]:
+        pairs = zip(views, (whole, small), strict=True)
+        return [_resized(max_norm(maps, valid=inside), size) for maps, inside in pairs]
+
+    one, other = (maps.masked_fill(absent, 0) for maps in normed(logits))
+    one_revised, other_revised = normed(revised)
+    cross = cross_loss(one_revised, with_background(other), tags, small, normalise=normalise)
+    cross = cross + cross_loss(
+        other_revised, with_background(one), tags, small, normalise=normalise
+    )
+    equivariance = equivariance_loss(one, other, tags, small, normalise=normalise)
+    return SeamLosses(classification, least / 2, equivariance, cross)
 
 
-def _soft_margin(logits: Tensor, present: Tensor) -> Tensor:
-    scores = at_least_float32(logits).mean((2, 3))
+def _soft_margin(logits: Tensor, present: Tensor, valid: Tensor | None) -> Tensor:
+    """Multi-label soft-margin loss of the mean logits of the valid pixels."""
+    inside = _inside(valid, logits).unsqueeze(1)
+    total = at_least_float32(logits).masked_fill(~inside, 0).sum((2, 3))
+    scores = total / inside.sum((2, 3)).clamp(min=1)
     return F.multilabel_soft_margin_loss(scores, present.to(scores.dtype))
+
+
+def _inside(valid: Tensor | None, maps: Tensor) -> Tensor:
+    """`valid`, or all pixels of `maps`: bool (N, h, w)."""
+    if valid is None:
+        return torch.ones_like(maps[:, 0], dtype=torch.bool)
+    check_valid(valid, maps)
+    return valid
 
 
 def _resized(maps: Tensor, size: torch.Size) -> Tensor:
