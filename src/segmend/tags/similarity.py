@@ -26,8 +26,8 @@ SimilarityPath = Literal["auto", "dense", "window"]
 
 WINDOW_SIGMAS = 5
 """Radius of the window in sigmas, rounded up: what is cut off is below float32's rounding."""
-DENSE_CELLS = 64 * 64
-"""Maps of up to so many cells take the dense path under "auto": a window saves little there."""
+DENSE_CELLS = 32 * 32
+"""Maps of up to so many cells take the dense path under "auto": a window saves nothing there."""
 
 
 def feature_similarity_loss(
@@ -61,7 +61,7 @@ def feature_similarity_loss(
         valid: bool (N, h, w): only pairs of these pixels count, only these are in M, whatever maps
             and images hold elsewhere. None (default): all. Nothing valid gives 0.
         path: "dense": all pairs. "window": pairs within `window` cells, across and down. "auto"
-            (default): dense up to 64 x 64 cells or without sigma, else window. Memory is that of
+            (default): dense up to 32 x 32 cells or without sigma, else window. Memory is that of
             a few rows' pairs either way.
         window: radius in cells; None: ceil(5 sigma). Dropped pairs change the loss by at most
             `gaussian_tail(window, sigma)` * max |t| * max D, with |t| < 1 and D <= K / 2 for maps
