@@ -110,8 +110,8 @@ def test_a_covered_object_has_no_tag_and_an_empty_image_none(coco) -> None:
 
 def test_written_in_the_voc_layout(coco, tmp_path: Path) -> None:
     out, seen = tmp_path / "out", []
-    write_coco(out, *coco, split="train", on_image=lambda: seen.append(1))
-    assert len(seen) == 3
+    write_coco(out, *coco, split="train", on_image=lambda *x: seen.append(x))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
     data, written, tagged = CocoFolder(*coco), VOCFolder(out, "train"), TagFolder(out)
     assert written.classes == data.classes
     assert written.names == data.names == tagged.names

@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 HELP = "Find what is systematically wrong with a segmentation model's masks, and mend it."
 
 GROUPS = {
-    "data": "Make or unpack data.",
+    "data": "Make, fetch or check data.",
     "refine": "PatchRefineNet: mend a model's probability maps after training.",
     "tags": "HFPL: masks from image tags, without one mask to learn from.",
 }
@@ -66,6 +66,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "export": ("segmend.cli.export:export", "Write a model or refiner as ONNX."),
     "data scenes": ("segmend.cli.data:scenes", "Write procedural images, masks and tags."),
+    "data check": ("segmend.cli.data:check", "List what is wrong with a data set, file by file."),
+    "data get": ("segmend.cli.data:get", "Download VOC 2012 or COCO, verified."),
     "bench": ("segmend.cli.bench:bench", "Measure this project's claims on this machine."),
 }
 

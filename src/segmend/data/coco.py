@@ -135,7 +135,7 @@ def write_coco(
     *,
     split: str,
     crowd: Crowd = "class",
-    on_image: Callable[[], None] | None = None,
+    on_image: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write one split of COCO in the VOC layout that `VOCFolder` and `TagFolder` read.
 
@@ -146,7 +146,7 @@ def write_coco(
 
     Args:
         split: name of the list.
-        on_image: called after each image, for a progress bar.
+        on_image: called after each image with (images done, of how many).
     Raises:
         SegmendError: as in `CocoFolder`; `out` holds other classes, or masks painted with another
             choice of `crowd`.
@@ -164,7 +164,7 @@ def write_coco(
             tags[name] = [data.classes[c + 1] for c in shown]
         _link(data.image_path(index), out / "JPEGImages" / data.image_path(index).name)
         if on_image is not None:
-            on_image()
+            on_image(index + 1, len(data))
     write_tags(out / "tags.json", tags)
     lines = "".join(f"{name}\n" for name in data.names)
     write_text(out / "ImageSets" / "Segmentation" / f"{split}.txt", lines)

@@ -36,7 +36,7 @@ class TagRow:
     positions: bool = False
 
 
-def read_tag_rows(path: str | Path) -> list[TagRow]:
+def read_tag_rows(path: str | Path, *, allow_doubles: bool = False) -> list[TagRow]:
     """Read the tags of a set of images, one row an image, in the order of the file.
 
     .csv, .tsv: a header line `image,tags` with tags separated by `;`, `|` or `,` (quoted), or
@@ -46,6 +46,8 @@ def read_tag_rows(path: str | Path) -> list[TagRow]:
         read without running anything in it.
     A folder: VOC annotations, ID.xml; tags are the names of the objects, difficult ones included.
 
+    Args:
+        allow_doubles: leave an image or a tag that is there twice to `doubles`.
     Raises:
         SegmendError: missing, unreadable, another format, an image twice, a tag twice for one
             image; with file and line.
@@ -66,8 +68,22 @@ def read_tag_rows(path: str | Path) -> list[TagRow]:
         ]
     else:
         raise SegmendError(f"{path}: want tags as {', '.join(TAG_SUFFIXES)} or a folder of .xml")
-    _refuse_doubles(rows)
+    problem = None if allow_doubles else next(doubles(rows), None)
+    if problem is not None:
+        raise SegmendError(problem)
     return rows
+
+
+def doubles(rows: Iterable[TagRow]) -> Iterator[str]:
+    """What is there twice among rows: an image, or a tag of one image."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.image in seen:
+            yield f"{row.where}: image {row.image!r} has tags already ({seen[row.image]}); keep one"
+        seen.setdefault(row.image, row.where)
+        twice = next((tag for i, tag in enumerate(row.tags) if tag in row.tags[:i]), None)
+        if twice is not None:
+            yield f"{row.where}: image {row.image!r}: tag {twice!r} is there twice"
 
 
 def write_tags(path: str | Path, tags: dict[str, list[str]]) -> None:
@@ -80,19 +96,6 @@ def image_key(name: str) -> str:
     plain = PurePosixPath(name.strip().replace("\\", "/"))
     plain = plain.with_suffix("") if plain.suffix.lower() in IMAGE_SUFFIXES else plain
     return unicodedata.normalize("NFC", str(plain))
-
-
-def _refuse_doubles(rows: Iterable[TagRow]) -> None:
-    seen: dict[str, str] = {}
-    for row in rows:
-        if row.image in seen:
-            raise SegmendError(
-                f"{row.where}: image {row.image!r} has tags already ({seen[row.image]}); keep one"
-            )
-        seen[row.image] = row.where
-        twice = next((tag for i, tag in enumerate(row.tags) if tag in row.tags[:i]), None)
-        if twice is not None:
-            raise SegmendError(f"{row.where}: image {row.image!r}: tag {twice!r} is there twice")
 
 
 def _read_text(path: Path) -> str:
@@ -145,9 +148,8 @@ def _gather(cells: list[tuple[str, str, str]]) -> list[TagRow]:
     rows: dict[str, TagRow] = {}
     for where, name, tag in cells:
         row = rows.setdefault(name, TagRow(name, (), where))
-        if tag and tag in row.tags:
-            raise SegmendError(f"{where}: image {name!r}: tag {tag!r} is there twice")
         if tag:
+            # the last line of the image is the one to name where its tags are wrong
             rows[name] = TagRow(name, (*row.tags, tag), where)
     return list(rows.values())
 

@@ -74,7 +74,7 @@ def tag_table(
         SegmendError: an unknown tag (with the closest class), images without a row, rows without
             an image; with file and line.
     """
-    places = _places([*names, *also])
+    places = row_names([*names, *also])
     found: dict[str, TagRow] = {}
     lost = []
     for row in rows:
@@ -137,7 +137,7 @@ def _unknown(row: TagRow, tag: str | int, classes: Sequence[str]) -> str:
     return f"{row.where}: image {row.image!r}: unknown tag {tag!r}{hint} Classes: {shown}"
 
 
-def _places(names: Sequence[str]) -> dict[str, str]:
+def row_names(names: Sequence[str]) -> dict[str, str]:
     """What a row may call an image -> its name; VOC's IDs also without their underscore."""
     exact = {image_key(name): name for name in names}
     digits: dict[str, list[str]] = {}
