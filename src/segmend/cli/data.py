@@ -94,6 +94,8 @@ def get(
     from segmend.cli.settings import write_run_record
     from segmend.data.download import get_archives, read_checksums
 
+    if crowd not in ("class", "ignore"):
+        raise SegmendError(f"--crowd: want 'class' or 'ignore', got {crowd!r}")
     with _live_bar(progress) as show:
         get_archives(
             name, out, base_url=base_url, keep_archives=keep_archives, on_bytes=show,
@@ -110,8 +112,6 @@ def get(
 def _write_masks(out: Path, year: str, crowd: str, show: Callable[..., None]) -> None:
     from segmend.data.coco import write_coco
 
-    if crowd not in ("class", "ignore"):
-        raise SegmendError(f"--crowd: want 'class' or 'ignore', got {crowd!r}")
     for split in ("train", "val"):
         annotations = out / "annotations" / f"instances_{split}{year}.json"
         write_coco(

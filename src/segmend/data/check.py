@@ -118,7 +118,8 @@ def _read_all(
     """Facts of the images and of the masks that can be read; the others become problems."""
     facts: dict[str, FileFacts] = {}
     shown: dict[str, FileFacts] = {}
-    jobs = [(facts, "image", inspect_image, item) for item in layout.images.items()]
+    look: Callable[[Path], FileFacts] = inspect_image
+    jobs = [(facts, "image", look, item) for item in layout.images.items()]
     jobs += [(shown, "mask", inspect, item) for item in layout.masks.items()]
     for done, (home, kind, look, (name, path)) in enumerate(jobs, start=1):
         try:
