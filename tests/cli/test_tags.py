@@ -83,6 +83,59 @@ def test_scores_are_printed_and_written(run, data, tmp_path, what):
     assert "mIoU" in done.output
 
 
+@pytest.mark.parametrize("method", ["affinitynet", "irn"])
+def test_an_affinity_network_learns_from_the_maps_and_masks_take_its_walk(
+    run, data, tmp_path, method
+):
+    here = ["--cams", run / "cams", "--data", data, "--split", "train"]
+    done = segmend(
+        "tags", "affinity", "--run", run / "net", *here, "--out", tmp_path / "net",
+        "--method", method, *QUICK,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    labels = list((tmp_path / "net" / "labels").glob("*.png"))
+    assert len(labels) == len(TagFolder(data, split="train"))
+    done = segmend(
+        "tags", "masks", *here, "--affinity", tmp_path / "net", "--out", tmp_path / "masks",
+        "--refine", "none",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    names = TagFolder(data, split="train").names
+    plain, walked = (
+        torch.cat(
+            [
+                read_mask(folder / f"{name}.png", num_classes=4, encoding="index").flatten()
+                for name in names
+            ]
+        )
+        for folder in (run / "masks", tmp_path / "masks")
+    )
+    assert not torch.equal(plain, walked)
+
+
+def test_seam_draws_the_maps_that_pixel_correlation_revised(data, tmp_path):
+    here = ["--data", data, "--split", "train"]
+    for step in (
+        ["train", *here, "--out", tmp_path / "net", "--recipe", "seam++", *QUICK],
+        [
+            "cams",
+            "--run",
+            tmp_path / "net",
+            *here,
+            "--out",
+            tmp_path / "c",
+            "--set",
+            "scales=[1.0]",
+        ],
+    ):
+        done = segmend("tags", *step)
+        assert done.exit_code == 0, done.output
+    files = [read_cams(p) for p in (tmp_path / "c").glob("*.npz")]
+    assert (
+        max(float(f.cams.max()) for f in files if len(f.classes)) <= 2 + 1e-3
+    )  # two views of [0, 1]
+
+
 def test_a_finished_step_is_not_done_again(run, data):
     path = next((run / "masks").glob("*.png"))
     before = path.stat().st_mtime_ns

@@ -35,7 +35,7 @@ def test_score_by_average_pooling_is_the_head_on_the_pooled_features():
     model = build_classifier(num_classes=4).eval()
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        features = model.backbone((images - model.mean) / model.std).mean((2, 3), keepdim=True)
+        features = model.backbone(model.prepared(images))[-1].mean((2, 3), keepdim=True)
         torch.testing.assert_close(
             pool_scores(model(images)), model.head(features)[..., 0, 0], atol=1e-5, rtol=1e-5
         )
@@ -45,8 +45,8 @@ def test_bundled_weights_are_imagenet_s_not_random():
     """Two builds agree, and differ from a random one."""
     images = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        one, two = (build_classifier(num_classes=1).eval().backbone(images) for _ in range(2))
-        random = build_classifier(num_classes=1, weights="none").eval().backbone(images)
+        one, two = (build_classifier(num_classes=1).eval().backbone(images)[-1] for _ in range(2))
+        random = build_classifier(num_classes=1, weights="none").eval().backbone(images)[-1]
     assert torch.equal(one, two)
     assert not torch.allclose(one, random)
 

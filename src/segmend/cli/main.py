@@ -55,6 +55,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Train a tag classifier whose activation maps become masks.",
     ),
     "tags cams": ("segmend.cli.tags:cams", "Draw the activation maps of a folder of images."),
+    "tags affinity": (
+        "segmend.cli.tags:affinity",
+        "Learn from maps which pixels belong together (AffinityNet, IRN).",
+    ),
     "tags masks": ("segmend.cli.tags:masks", "Turn activation maps into pseudo-masks."),
     "tags evaluate": (
         "segmend.cli.tags:evaluate",

@@ -97,6 +97,39 @@ def cams(
     typer.echo(f"next: segmend tags masks --cams {out} --data {data} --out DIR")
 
 
+def affinity(
+    run: Annotated[Path, typer.Option(help="Folder that `segmend tags train` wrote.")],
+    cams: Annotated[Path, typer.Option(help="Folder that `segmend tags cams` wrote.")],
+    data: DATA,
+    out: Annotated[Path, typer.Option(help="Folder for the network and its labels.")],
+    split: SPLIT = None,
+    tags: TAGS = None,
+    classes: CLASSES = None,
+    labels: LABELS = None,
+    method: Annotated[
+        Literal["affinitynet", "irn"] | None, typer.Option(help="[default: affinitynet]")
+    ] = None,
+    recipe: RECIPE = None,
+    set_: SETS = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    resume: RESUME = True,
+) -> None:
+    """Learn from maps which pixels belong together; masks then spread along that."""
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.tags.affinity_jobs import AffinityOptions, train_affinity
+
+    given = {"method": method, "epochs": epochs, "seed": seed}
+    options = resolve(AffinityOptions, recipe, set_ or [], given)
+    print_settings(options)
+    items = open_folder(data, split, tags, classes, labels)
+    train_affinity(options, run, cams, items, out, resume=resume)
+    inputs = {"run": run, "cams": cams, "data": data, "split": split, "labels": labels}
+    write_run_record(out, "tags affinity", options, {"inputs": inputs})
+    typer.echo(f"network: {out}")
+    typer.echo(f"next: segmend tags masks --cams {cams} --affinity {out} --data {data} --out DIR")
+
+
 def masks(
     cams: Annotated[Path, typer.Option(help="Folder that `segmend tags cams` wrote.")],
     data: DATA,
@@ -107,6 +140,9 @@ def masks(
     labels: LABELS = None,
     recipe: RECIPE = None,
     set_: SETS = None,
+    affinity: Annotated[
+        Path | None, typer.Option(help="Folder that `segmend tags affinity` wrote.")
+    ] = None,
     refine: Annotated[
         Literal["crf", "pamr", "none"] | None, typer.Option(help="How maps meet the image.")
     ] = None,
@@ -122,9 +158,9 @@ def masks(
     options = resolve(MaskOptions, recipe, set_ or [], {"refine": refine, "constant": constant})
     print_settings(options)
     items = open_folder(data, split, tags, classes, labels)
-    paths = make_masks(options, cams, items, out, resume=resume)
+    paths = make_masks(options, cams, items, out, affinity=affinity, resume=resume)
     picture = picture_of_masks(cams, paths, items, out, shown=SHOWN)
-    inputs = {"cams": cams, "data": data, "split": split, "tags": tags, "labels": labels}
+    inputs = {"cams": cams, "affinity": affinity, "data": data, "split": split, "labels": labels}
     write_run_record(out, "tags masks", options, {"inputs": inputs})
     typer.echo(f"{len(paths)} pseudo-masks: {paths[0].parent}\npicture: {picture}")
 

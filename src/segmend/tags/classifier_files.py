@@ -58,6 +58,7 @@ def load_classifier(folder: str | Path) -> LoadedClassifier:
         num_classes=spec.num_classes,
         output_stride=spec.output_stride,
         weights="none",
+        method=spec.method,
     )
     load_segmenter(folder, model=model)
     return LoadedClassifier(model.eval(), classes, background)

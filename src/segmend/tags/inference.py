@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmend.tags.network import TagClassifier, pool_scores
+from segmend.tags.network import TagClassifier
 
 REDUCTION = 4
 """Maps are kept at a quarter of the image's sides, as IRN does: they are no finer inside."""
@@ -46,9 +46,9 @@ def image_maps(
             shape = (max(1, round(height * scale)), max(1, round(width * scale)))
             scaled = F.interpolate(scaled, size=shape, mode="bilinear", antialias=scale < 1)
         for mirrored in (False, True) if flip else (False,):
-            logits = model(scaled.flip(-1) if mirrored else scaled).float()
-            scores.append(pool_scores(logits))
-            maps = _laid_over(torch.relu(logits), scaled, model.output_stride, mirrored, size)
+            maps, score = model.read(scaled.flip(-1) if mirrored else scaled)
+            scores.append(score)
+            maps = _laid_over(maps, scaled, model.output_stride, mirrored, size)
             total = maps if total is None else total + maps
     assert total is not None
     return ImageMaps(total[0], torch.cat(scores).mean(0))

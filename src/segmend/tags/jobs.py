@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from segmend.data.masks import write_mask
 from segmend.data.probability_maps import write_probabilities
@@ -15,6 +16,9 @@ from segmend.engine.progress import track
 from segmend.engine.seeds import seed_everything
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
+from segmend.tags.activation import Normalisation, background_score, normalise_cams
+from segmend.tags.affinity_jobs import load_affinity
+from segmend.tags.affinity_network import AffinityNet, IRNet, Walk
 from segmend.tags.cam_files import CamFile, read_cams, write_cams
 from segmend.tags.classifier_files import (
     TAGGER,
@@ -24,9 +28,9 @@ from segmend.tags.classifier_files import (
     tagger_of,
 )
 from segmend.tags.inference import image_maps
-from segmend.tags.network import TagClassifier, build_classifier, pool_scores
+from segmend.tags.network import TagClassifier, build_classifier
 from segmend.tags.options import CamOptions, MaskOptions, TagOptions
-from segmend.tags.pseudo_masks import BackgroundPower, PseudoMask, pseudo_mask
+from segmend.tags.pseudo_masks import Background, BackgroundPower, PseudoMask, pseudo_mask
 from segmend.tags.task import TagCrops, TaggedItems, TagTask
 
 
@@ -54,48 +58,37 @@ def train_tags(
             f"classes: the validation set has {list(val.classes)}, the training set "
             f"{list(items.classes)}"
         )
-    start: TagClassifier | None = None
-    if options.tagger:
-        plain = options.model_copy(update={"tagger": False, "isl_weight": 0.0, "fsl_weight": 0.0})
-        result = _train(plain, items, val, out / TAGGER, None, resume, progress, "training: tags")
-        start = load_classifier(result.checkpoint).model
-    return _train(options, items, val, out, start, resume, progress, "training: maps")
 
+    def fit(options: TagOptions, out: Path, start: TagClassifier | None, what: str) -> TrainResult:
+        seed_everything(options.seed)
+        model = build_classifier(
+            options.backbone,
+            num_classes=items.num_tags,
+            output_stride=options.output_stride,
+            weights=options.weights,
+            method=options.method,
+        )
+        if start is not None:
+            model.load_state_dict(start.state_dict(), strict=False)  # SEAM has more parts
+        describe_classifier(out, model.classifier_spec, items.classes, items.background)
+        return train_model(
+            model,
+            TaggedItems(items),
+            None if val is None else TaggedItems(val),
+            options=options,
+            out=out,
+            make_task=partial(TagTask, background=items.background),
+            make_crops=TagCrops,
+            resume=resume,
+            progress=progress,
+            description=f"training: {what}",
+        )
 
-def _train(
-    options: TagOptions,
-    items: TagFolder,
-    val: TagFolder | None,
-    out: Path,
-    start: TagClassifier | None,
-    resume: bool,
-    progress: bool,
-    description: str,
-) -> TrainResult:
-    seed_everything(options.seed)
-    model = start or build_classifier(
-        options.backbone,
-        num_classes=items.num_tags,
-        output_stride=options.output_stride,
-        weights=options.weights,
-    )
-    describe_classifier(out, model.classifier_spec, items.classes, items.background)
-
-    def task(model: nn.Module, options: TagOptions) -> TagTask:
-        return TagTask(model, options, background=items.background)
-
-    return train_model(
-        model,
-        TaggedItems(items),
-        None if val is None else TaggedItems(val),
-        options=options,
-        out=out,
-        make_task=task,
-        make_crops=TagCrops,
-        resume=resume,
-        progress=progress,
-        description=description,
-    )
+    if not options.tagger:
+        return fit(options, out, None, "maps")
+    changes = {"method": "cam", "tagger": False, "isl_weight": 0.0, "fsl_weight": 0.0}
+    plain = fit(options.model_copy(update=changes), out / TAGGER, None, "tags")
+    return fit(options, out, load_classifier(plain.checkpoint).model, "maps")
 
 
 def draw_cams(
@@ -130,7 +123,7 @@ def draw_cams(
         maps, scores = image_maps(drawer.model, image, scales=options.scales, flip=options.flip)
         if has_two:
             with torch.inference_mode():
-                scores = pool_scores(tagger.model(image[None]))[0]
+                scores = tagger.model.read(image[None]).scores[0]
         size = (image.shape[1], image.shape[2])
         write_cams(paths[index], maps.cpu(), item["tags"], scores.cpu(), size)
     return paths
@@ -142,17 +135,20 @@ def make_masks(
     items: TagFolder,
     out: Path,
     *,
+    affinity: Path | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> list[Path]:
     """Write a pseudo-mask for every image: labels as an indexed PNG with VOC's colours.
 
+    With `affinity`, what `train_affinity` wrote, the maps first take its random walk.
     With `options.write_confidence`, 16-bit PNG maps of the winning class's posterior go to
     `out`/confidence and masks to `out`/masks; else masks go to `out`.
     """
     folder = out / "masks" if options.write_confidence else out
     paths = [folder / f"{name}.png" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
+    network = None if affinity is None else load_affinity(affinity)
     for index in track(todo, description="pseudo-masks", enabled=progress):
         item = items[index]
         found = mask_of(
@@ -161,6 +157,7 @@ def make_masks(
             item["tags"],
             item["image"],
             background=items.background,
+            affinity=network,
         )
         if options.write_confidence:
             target = out / "confidence" / f"{items.names[index]}.png"
@@ -176,21 +173,60 @@ def mask_of(
     image: Tensor,
     *,
     background: int | None,
+    affinity: AffinityNet | IRNet | None = None,
 ) -> PseudoMask:
     """One image's pseudo-mask by the settings of `segmend tags masks`."""
-    score: float | BackgroundPower | None = None
-    if background is not None:
-        score = BackgroundPower(options.power) if options.power is not None else options.constant
+    score: Background = options.constant
+    if options.power is not None:
+        score = BackgroundPower(options.power)
+    if background is None:
+        score = None
+    maps = cams.dense()
+    normalise: Normalisation | None = options.normalisation
+    if affinity is not None and bool((tags > 0.5).any()):
+        maps, behind = walked(options, maps, tags, image, affinity, background=background)
+        score = score if behind is None else behind
+        normalise = None  # the walk's scores are of one scale, and stay comparable
     return pseudo_mask(
-        cams.dense(),
+        maps,
         tags,
         image,
         background=score,
-        normalise=options.normalisation,
+        normalise=normalise,
         refine=None if options.refine == "none" else options.refine,
         min_confidence=options.confidence,
         need_agreement=options.need_agreement,
     )
+
+
+@torch.inference_mode()
+def walked(
+    options: MaskOptions,
+    maps: Tensor,
+    tags: Tensor,
+    image: Tensor,
+    affinity: AffinityNet | IRNet,
+    *,
+    background: int | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Maps (C, h, w) in [0, 1] after an affinity network's random walk, at the same size.
+
+    AffinityNet's walk takes the background along, as (1 - max)^`walk_power`, and gives its map,
+    too. IRN's has none: a constant follows (published 0.25).
+    """
+    present = tags > 0.5
+    scores = normalise_cams(maps[present][None], method="max")
+    walk = Walk(options.walk_beta, options.walk_steps)
+    behind: Tensor | None = None
+    if isinstance(affinity, IRNet) or background is None:
+        spread = affinity.spread(scores, image[None], walk)[0]
+    else:
+        first = background_score(scores, power=options.walk_power)[:, None]
+        behind, *rest = affinity.spread(torch.cat([first, scores], 1), image[None], walk)[0]
+        spread = torch.stack(rest)
+    result = torch.zeros_like(maps)
+    result[present] = spread.clamp(0, 1)
+    return result, behind
 
 
 def _same_classes(found: LoadedClassifier, items: TagFolder, run: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from segmend.engine.options import TrainOptions
 from segmend.models.segmenters import Weights
 from segmend.tags.activation import Form, Normalisation
+from segmend.tags.network import Method
 
 
 class TagOptions(TrainOptions):
@@ -28,6 +29,8 @@ class TagOptions(TrainOptions):
     long_side: tuple[int, int] | None = Field(
         None, description="Longest side after random rescaling; none: as it is."
     )
+    method: Method = Field("cam", description="cam (plain) or seam.")
+    small_view: float = Field(0.3, gt=0, lt=1, description="SEAM: scale of its second view.")
     backbone: str = Field("squeezenet1_0", description="Or the name of a timm model.")
     output_stride: Literal[8, 16] = 8
     weights: Weights = "bundled"
@@ -82,6 +85,9 @@ class MaskOptions(BaseModel):
     normalisation: Normalisation = "min-max"
     constant: float = Field(0.15, ge=0, le=1, description="Background score.")
     power: float | None = Field(None, gt=0, description="Or (1 - max)^power; wins over constant.")
+    walk_power: float = Field(16.0, gt=0, description="AffinityNet: background of the walk.")
+    walk_beta: float = Field(8.0, gt=0, description="Exponent of affinities; IRN: 10.")
+    walk_steps: int = Field(256, ge=0, description="2**8 in AffinityNet and IRN, 2**6 in SEAM.")
     refine: Literal["crf", "pamr", "none"] = "crf"
     confidence: float = Field(0.0, ge=0, lt=1, description="Below it a pixel is ignored.")
     need_agreement: bool = Field(False, description="Ignore pixels that the refinement changed.")

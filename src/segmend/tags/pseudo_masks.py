@@ -25,6 +25,9 @@ class BackgroundPower(NamedTuple):
     exponent: float
 
 
+Background = float | BackgroundPower | Tensor | None
+
+
 class PseudoMask(NamedTuple):
     """Labels, uint8 (H, W), and how sure they are, float32 (H, W) in [0, 1]."""
 
@@ -37,7 +40,7 @@ def pseudo_mask(
     tags: Tensor,
     image: Tensor,
     *,
-    background: float | BackgroundPower | None = BACKGROUND,
+    background: Background = BACKGROUND,
     normalise: Normalisation | None = "min-max",
     refine: Refinement | None = "crf",
     crf: CrfSettings | str = "affinity-labels",
@@ -51,8 +54,8 @@ def pseudo_mask(
         cams: maps of one image, float (C, h, w); resized bilinearly to the image if they differ.
         tags: (C,) in {0, 1}; no other class gets a pixel.
         image: float in [0, 1], (3, H, W).
-        background: score of the background: a constant (default 0.26), a `BackgroundPower`, or
-            None for data without a background class.
+        background: score of the background: a constant (default 0.26), a `BackgroundPower`, a map
+            of its own (h, w) beside `cams`, or None for data without a background class.
         normalise: method of `normalise_cams`; None: the maps are in [0, 1] already, as
             `random_walk` leaves them (outside, they are cut off).
         refine: "crf" (default; needs pydensecrf2), "pamr", or None: the strongest score.
@@ -90,23 +93,31 @@ def pseudo_mask(
 def _scores(
     cams: Tensor,
     size: tuple[int, int],
-    background: float | BackgroundPower | None,
+    background: Background,
     normalise: Normalisation | None,
 ) -> Tensor:
     """Scores in [0, 1] of the background, if any, and the classes in `cams`: (K, H, W)."""
-    maps = cams.unsqueeze(0).float()
-    if maps.shape[2:] != size:
-        maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    maps = _resized(cams, size)
     if normalise is not None:
         maps = normalise_cams(maps, method=normalise)
     maps = maps.clamp(0, 1)
     if background is None:
         return maps[0]
-    if isinstance(background, BackgroundPower):
+    if isinstance(background, Tensor):
+        behind = _resized(background.unsqueeze(0).to(maps.device), size)[0].clamp(0, 1)
+    elif isinstance(background, BackgroundPower):
         behind = background_score(maps, power=background.exponent)
     else:
         behind = background_score(maps, constant=background)
     return torch.cat([behind, maps[0]])
+
+
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (K, h, w) at another size, bilinear: float32 (1, K, H, W)."""
+    maps = maps.unsqueeze(0).float()
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def _posterior(
@@ -123,7 +134,7 @@ def _posterior(
 
 
 def _without_tags(
-    size: tuple[int, int], background: float | BackgroundPower | None, ignore_index: int
+    size: tuple[int, int], background: Background, ignore_index: int
 ) -> PseudoMask:
     known = background is not None
     labels = torch.full(size, 0 if known else ignore_index, dtype=torch.uint8)
@@ -134,7 +145,7 @@ def _check(
     cams: Tensor,
     tags: Tensor,
     image: Tensor,
-    background: float | BackgroundPower | None,
+    background: Background,
     refine: str | None,
     ignore_index: int,
 ) -> None:

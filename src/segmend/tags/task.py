@@ -12,11 +12,9 @@ from torch.utils.data import Dataset
 from segmend.engine.crops import Item, ItemSet, random_crop
 from segmend.engine.seeds import derive_seed
 from segmend.engine.task import SegmentationTask
-from segmend.tags.activation import similarity_inputs
-from segmend.tags.importance import importance_sampling_loss
-from segmend.tags.network import pool_scores
+from segmend.tags.loss import tag_loss, two_view_loss
+from segmend.tags.network import SeamClassifier, pool_scores
 from segmend.tags.options import TagOptions
-from segmend.tags.similarity import feature_similarity_loss
 
 IGNORED = 255
 JITTER = 0.3
@@ -112,16 +110,18 @@ class TagTask(SegmentationTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of one batch: image (N, 3, H, W), target (N, H, W), tags (N, C)."""
-        logits = self.model(self._images(batch))
-        loss = tag_loss(
-            logits,
-            batch["tags"],
-            batch["image"],
-            batch["target"] != IGNORED,
-            self.options,
-            background=self.background,
-            done=self._done(),
-        )
+        images, tags = self._images(batch), batch["tags"]
+        inside = batch["target"] != IGNORED
+        if isinstance(self.model, SeamClassifier):
+            loss = two_view_loss(
+                self.model, images, tags, inside, self.options,
+                background=self.background, done=self._done(),
+            )  # fmt: skip
+        else:
+            loss = tag_loss(
+                self.model(images), tags, images, inside, self.options,
+                background=self.background, done=self._done(),
+            )  # fmt: skip
         self._losses.append(loss.detach())
         return loss
 
@@ -144,44 +144,3 @@ class TagTask(SegmentationTask):
         """Share of the training that lies behind."""
         steps = int(self.trainer.estimated_stepping_batches)
         return self.global_step / max(steps, 1)
-
-
-def tag_loss(
-    logits: Tensor,
-    tags: Tensor,
-    images: Tensor,
-    inside: Tensor,
-    options: TagOptions,
-    *,
-    background: int | None = 0,
-    done: float = 1.0,
-) -> Tensor:
-    """(1 - a) GAP + a ISL + b FSL, with a, b the options' weights once their share has come.
-
-    Args:
-        logits: maps (N, C, h, w); tags: (N, C); images: (N, 3, H, W) in [0, 1];
-            inside: bool (N, H, W), False where a crop was padded.
-        done: share of the training that lies behind.
-    Source: equations 1 to 4 of the HFPL method (published code, `train_cam_voc.py`).
-    """
-    size = (logits.shape[2], logits.shape[3])
-    valid = F.interpolate(inside[:, None].float(), size=size, mode="area")[:, 0] >= 0.5
-    sampled = options.isl_weight if done >= options.isl_start else 0.0
-    loss = logits.new_zeros((), dtype=torch.float32)
-    if sampled < 1:
-        scores = pool_scores(logits, pooling=options.pooling, valid=valid).float()
-        loss = (1 - sampled) * F.binary_cross_entropy_with_logits(scores, tags.float())
-    if sampled > 0:
-        loss = loss + sampled * importance_sampling_loss(
-            logits, tags, num_samples=options.num_samples, sampling=options.sampling, valid=valid
-        )
-    if options.fsl_weight > 0 and done >= options.fsl_start:
-        maps = similarity_inputs(logits, tags, background=background, valid=valid)
-        loss = loss + options.fsl_weight * feature_similarity_loss(
-            maps,
-            images,
-            mu=options.mu,
-            sigma=options.sigma * size[1] / images.shape[3],
-            valid=valid,
-        )
-    return loss
