@@ -31,11 +31,12 @@ def test_importing_segmend_imports_nothing_heavy() -> None:
 
 def test_lazy_names_are_what_their_homes_hold() -> None:
     program = (
-        "import segmend, segmend.refine, segmend.errors;"
+        "import segmend, segmend.refine, segmend.errors, segmend.tags;"
         "print(segmend.Refiner is segmend.refine.Refiner,"
-        "segmend.SegmendError is segmend.errors.SegmendError)"
+        "segmend.SegmendError is segmend.errors.SegmendError,"
+        "segmend.FeatureSimilarityLoss is segmend.tags.FeatureSimilarityLoss)"
     )
-    assert python(program) == "True True"
+    assert python(program) == "True True True"
 
 
 def test_every_public_name_can_be_had_and_is_listed() -> None:

@@ -14,13 +14,22 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from segmend.errors import SegmendError
     from segmend.refine import Refiner
+    from segmend.tags import FeatureSimilarityLoss, ImportanceSamplingLoss
 
 _HOMES = {
+    "FeatureSimilarityLoss": "segmend.tags",
+    "ImportanceSamplingLoss": "segmend.tags",
     "Refiner": "segmend.refine",
     "SegmendError": "segmend.errors",
 }
 
-__all__ = ["Refiner", "SegmendError", "__version__"]
+__all__ = [
+    "FeatureSimilarityLoss",
+    "ImportanceSamplingLoss",
+    "Refiner",
+    "SegmendError",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:

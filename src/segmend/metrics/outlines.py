@@ -37,7 +37,8 @@ def count_outlines(
     if not len(at):
         return counts
     # everything else is work on these few pixels: labels (2, 4, n) of each and its neighbours
-    near = pair.reshape(2, -1)[:, _neighbours(at, valid)]
+    # (`take`, because it is several times faster than an index)
+    near = pair.reshape(2, -1).take(_neighbours(at, valid), axis=1)
     # a binary problem has one boundary, which both classes share
     present = [1] if num_classes == 2 else np.flatnonzero(np.bincount(near.ravel()))
     for first in range(0, len(present), _PLANES):
@@ -45,7 +46,7 @@ def count_outlines(
         group = present[first : first + _PLANES]
         bits = np.zeros(num_classes, dtype=np.uint8)
         bits[group] = 1 << np.arange(len(group))
-        planes = bits[near]
+        planes = bits.take(near)
         edge = np.bitwise_or.reduce(planes[:, :1] ^ planes[:, 1:], axis=1)
         found = _match(edge, at, valid.shape, radius)
         where = slice(None) if num_classes == 2 else group
@@ -118,7 +119,7 @@ def _match(
     box = np.zeros((2, int(y[-1] - top) + 1, int(x.max() - left) + 1), dtype=np.uint8)
     place = (y - top) * box.shape[2] + (x - left)
     box.reshape(2, -1)[:, place] = edges
-    near = dilate(box, radius).reshape(2, -1)[::-1, place]
+    near = dilate(box, radius)[::-1].reshape(2, -1).take(place, axis=1)
     return np.stack((edges[0] & near[0], edges[0], edges[1] & near[1], edges[1]))
 
 
