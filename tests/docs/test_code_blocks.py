@@ -1,7 +1,7 @@
 """Every code block of README and docs runs, page by page, top to bottom, in an empty folder.
 
 The folder holds what the pages say a user has: `data/train` and `data/test` with `images` and
-`masks`, and `probs/train` and `probs/test` from some base model. Training is cut short, nothing
+`masks`, `probs/train` and `probs/test` from some base model, and `photos` with tags. Training is cut short, nothing
 else is changed. A block that installs says so in a comment before it; only pip, make and git may.
 README's commands run in a shell as they stand there. Those of the other pages are called in this
 process, since starting PyTorch once a command would take most of the time.
@@ -27,13 +27,20 @@ from segmend.data.images import read_image, write_image
 from segmend.data.masks import read_mask, write_mask
 from segmend.data.probability_maps import write_probabilities
 from segmend.data.sample import nuclei_sample
+from segmend.data.scenes import make_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN, SHOWN = {"python", "bash", "console"}, {"text", "json", "yaml"}
 MAY_BE_LEFT_OUT = {"make", "pip", "git"}
-SHORTER = {"segmend train": "--set epochs=1 --set crop=64", "segmend refine fit": "--set epochs=1"}
+SHORTER = {
+    "segmend train": "--set epochs=1 --set crop=64",
+    "segmend refine fit": "--set epochs=1",
+    "segmend tags train": "--set epochs=1 --set crop=64 --set batch_size=4",
+    "segmend tags cams": "--set scales=[1.0]",
+}
 SIDE = 64
+TAG_NAMES = ("bird", "cat", "dog")
 
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^(?P<ticks>```+)(?P<language>[^\n]*)\n"
@@ -94,6 +101,12 @@ def user_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             bias = F.interpolate(torch.randn(1, 1, 2, 2), size=mask.shape, mode="bilinear")[0, 0]
             probs = (3.0 * mask - 1.5 + bias + torch.randn(mask.shape)).sigmoid()
             write_probabilities(folder / f"probs/{part}/{path.stem}.png", probs.unsqueeze(0))
+    rows = ["image,tags"]
+    for number, scene in enumerate(make_scenes(6, size=(SIDE, SIDE), num_classes=4)):
+        write_image(folder / f"photos/{number}.png", scene.image)
+        names = [TAG_NAMES[c] for c in scene.tags.nonzero().flatten().tolist()]
+        rows.append(f"{number}.png,{';'.join(names)}")
+    (folder / "photos/tags.csv").write_text("\n".join(rows) + "\n", "utf-8")
     return folder
 
 
@@ -122,7 +135,7 @@ def in_this_process(command: str, place: str) -> None:
 def test_blocks_run(
     page: Path, user_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("data", "probs"):
+    for name in ("data", "probs", "photos"):
         (tmp_path / name).symlink_to(user_data / name)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "__main__"}
