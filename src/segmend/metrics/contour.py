@@ -60,8 +60,9 @@ def boundary_counts(
     if void not in ("ignore", "background"):
         raise SegmendError(f"void: want 'ignore' or 'background', got {void!r}")
     if void == "background" and not target.is_floating_point():
-        target = target.long()
-        target = target.masked_fill(target == ignore_index, 0)
+        stored = target.cpu().numpy()  # as what follows is NumPy's work, too
+        kept = stored * (stored != ignore_index)
+        target = torch.from_numpy(kept).to(target.device)
         ignore_index = torch.iinfo(torch.int64).min  # no pixel is ignored any more
     labels = check_labels(prediction, target, num_classes=num_classes, ignore_index=ignore_index)
     radius = math.ceil(tolerance * math.hypot(*target.shape[-2:]))

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PLANES = 8  # classes that share a byte
-_NEIGHBOURS = ((0, 1), (1, 0), (1, 1))  # (down, right)
 
 
 def count_outlines(
@@ -38,7 +37,7 @@ def count_outlines(
         return counts
     # everything else is work on these few pixels: labels (2, 4, n) of each and its neighbours
     # (`take`, because it is several times faster than an index)
-    near = pair.reshape(2, -1).take(_neighbours(at, valid), axis=1)
+    near: NDArray[Any] = pair.reshape(2, -1).take(_neighbours(at, valid), axis=1)
     # a binary problem has one boundary, which both classes share
     present = [1] if num_classes == 2 else np.flatnonzero(np.bincount(near.ravel()))
     for first in range(0, len(present), _PLANES):
@@ -60,10 +59,15 @@ def boundary(labels: NDArray[Any]) -> NDArray[Any]:
     Args:
         labels: (..., H, W); bool or integer, of which 0 comes back where nothing differs.
     """
-    edge = np.zeros_like(labels)
-    for down, right in _NEIGHBOURS:
-        height, width = labels.shape[-2] - down, labels.shape[-1] - right
-        edge[..., :height, :width] |= labels[..., :height, :width] ^ labels[..., down:, right:]
+    edge, width = np.zeros_like(labels), labels.shape[-1]
+    # one long row is compared several times faster than many short ones
+    flat, out = labels.reshape(-1), edge.reshape(-1)
+    for step in (1, width, width + 1):
+        out[:-step] |= flat[:-step] ^ flat[step:]
+    edge[..., -1] = 0  # here a row's end met the beginning of the next
+    edge[..., -1, :] = 0
+    edge[..., :-1, -1] |= labels[..., :-1, -1] ^ labels[..., 1:, -1]
+    edge[..., -1, :-1] |= labels[..., -1, :-1] ^ labels[..., -1, 1:]
     return edge
 
 
@@ -77,17 +81,27 @@ def dilate(planes: NDArray[Any], radius: int) -> NDArray[Any]:
     Args:
         planes: (..., H, W), bool or uint8 in which each bit is a region of its own.
     """
-    column, grown, reach = planes.copy(), np.zeros_like(planes), 0
+    height, width = planes.shape[-2:]
+    # with a margin of zeros a shift by rows or columns is one shift of the whole memory
+    padded = np.zeros((*planes.shape[:-2], height + radius, width + radius), dtype=planes.dtype)
+    padded[..., :height, :width] = planes
+    grown, source = np.zeros_like(padded), padded.reshape(-1)
+    column, out, reach = source.copy(), grown.reshape(-1), 0
     for offset in range(radius, -1, -1):
         while (reach + 1) ** 2 + offset**2 <= radius**2:
             reach += 1
-            column[..., reach:, :] |= planes[..., :-reach, :]
-            column[..., :-reach, :] |= planes[..., reach:, :]
-        inner = max(planes.shape[-1] - offset, 0)
-        grown[..., offset:] |= column[..., :inner]
-        if offset:
-            grown[..., :inner] |= column[..., offset:]
-    return grown
+            _spread(column, source, reach * (width + radius))
+        _spread(out, column, offset)
+    return grown[..., :height, :width]
+
+
+def _spread(out: NDArray[Any], flat: NDArray[Any], step: int) -> None:
+    """Add `flat`, shifted by `step` both ways, to `out`; both (n,)."""
+    if step == 0:
+        out |= flat
+    elif step < len(flat):
+        out[step:] |= flat[:-step]
+        out[:-step] |= flat[step:]
 
 
 def _neighbours(at: NDArray[np.intp], valid: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -118,11 +132,14 @@ def _match(
     top, left = y[0], x.min()
     box = np.zeros((2, int(y[-1] - top) + 1, int(x.max() - left) + 1), dtype=np.uint8)
     place = (y - top) * box.shape[2] + (x - left)
-    box.reshape(2, -1)[:, place] = edges
+    for plane, edge in zip(box.reshape(2, -1), edges, strict=True):
+        plane[place] = edge
     near = dilate(box, radius)[::-1].reshape(2, -1).take(place, axis=1)
     return np.stack((edges[0] & near[0], edges[0], edges[1] & near[1], edges[1]))
 
 
 def _count_bits(planes: NDArray[np.uint8], num_bits: int) -> NDArray[np.int64]:
     """How often each of the lowest bits is set in each row of uint8 (R, n): int64 (bits, R)."""
-    return np.stack([np.count_nonzero(planes & (1 << bit), axis=1) for bit in range(num_bits)])
+    return np.array(
+        [[np.count_nonzero((row & (1 << bit)) != 0) for row in planes] for bit in range(num_bits)]
+    )
