@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmend.refine import patch_pseudo_labels
-from segmend.refine.gate import SHIFTS, binary_scores
+from segmend.refine.gate_scores import SHIFTS, binary_scores
 
 Fitted = Callable[[Tensor, Tensor], Tensor]
 """(logits (H, W), image (3, H, W)) -> bool mask (H, W)."""

@@ -1,16 +1,19 @@
 """The gate: exact counts, best strength and threshold, and closed where nothing helps."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segmend import SegmendError
-from segmend.refine.gate import (
+from segmend.refine.gate import Gate, choose_gate
+from segmend.refine.gate_scores import (
     SHIFTS,
     Scores,
     binary_scores,
-    choose_gate,
     multiclass_scores,
     saliency_scores,
 )
@@ -123,3 +126,44 @@ def test_per_image_scores_equal_single_images():
     parts = torch.randint(1, 50, (5, 1, 3, 2))
     alone = torch.stack([Scores(parts[i : i + 1]).pooled()[0] for i in range(5)])
     torch.testing.assert_close(Scores(parts).per_image(), alone)
+
+
+def disks(count, *, sharp):
+    """Blurred scores of a disk each, its labels, and an image that shows it or only noise."""
+    generator = torch.Generator().manual_seed(0)
+    rows, cols = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    logits, labels, images = [], [], []
+    for _ in range(count):
+        centre = 12 + 24 * torch.rand(2, generator=generator)
+        truth = ((rows - centre[0]) ** 2 + (cols - centre[1]) ** 2) < 80
+        soft = torch.nn.functional.avg_pool2d(
+            truth[None].float() + 0.4 * torch.randn(1, 48, 48, generator=generator), 7, 1, 3
+        )
+        logits.append(6 * soft - 2)
+        labels.append(truth.to(torch.uint8))
+        noise = torch.rand(3, 48, 48, generator=generator)
+        shown = 0.8 * truth + 0.1 * noise if sharp else noise
+        images.append((255 * shown).to(torch.uint8))
+    return logits, labels, images
+
+
+def test_a_guide_is_taken_where_the_image_shows_the_outline():
+    base, labels, images = disks(8, sharp=True)
+    gate = choose_gate(base, base, labels, images=images)
+    assert gate.is_open
+    assert gate.guide is not None
+    assert gate.best_score > gate.base_score + 0.05
+    assert gate.closed().guide is None
+    assert gate.closed().opened() == gate
+
+
+def test_no_guide_is_taken_where_the_image_is_noise():
+    base, labels, images = disks(8, sharp=False)
+    gate = choose_gate(base, base, labels, images=images)
+    assert gate.guide is None
+
+
+def test_a_gate_comes_back_from_json():
+    base, labels, images = disks(4, sharp=True)
+    gate = choose_gate(base, base, labels, images=images)
+    assert Gate.from_plain(json.loads(json.dumps(asdict(gate)))) == gate

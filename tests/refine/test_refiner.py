@@ -122,16 +122,21 @@ def test_saliency_keeps_grey_levels_and_lowers_the_error():
     assert ((refined > 0.05) & (refined < 0.95)).any()
 
 
-def test_image_is_used_where_it_is_given():
+@pytest.mark.parametrize("use", ["network", "guide", "both"])
+def test_image_is_used_where_it_is_given(use, tmp_path):
     probs, target = blobs(12, seed=0, bias=0.0)
     images = target[:, None].float().expand(-1, 3, -1, -1)
     noise = torch.rand(probs.shape, generator=torch.Generator().manual_seed(0))
     blurred = (probs.logit() * 0.1 + 2 * noise - 1).sigmoid()
-    refiner = Refiner.fit(blurred, target, images=images, options=SMALL)
-    assert refiner.with_images
+    options = SMALL.model_copy(update={"use_images": use})
+    refiner = Refiner.fit(blurred, target, images=images, options=options)
+    assert refiner.with_images == (use != "guide")
+    assert (refiner.gate.guide is not None) or use == "network"
     with pytest.raises(SegmendError, match="images: this refiner was fitted with images"):
         refiner(blurred)
-    assert pooled_iou(refiner(blurred, images)[:, 0] > 0.5, target) > refiner.gate.base_score
+    refined = refiner(blurred, images)
+    assert pooled_iou(refined[:, 0] > 0.5, target) > refiner.gate.base_score
+    assert torch.equal(Refiner.load(refiner.save(tmp_path))(blurred, images), refined)
 
 
 @pytest.mark.parametrize("method", ["patch-refine-p0", "patch-refine-p4", "patch-refine-p64"])

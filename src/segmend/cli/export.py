@@ -48,7 +48,7 @@ def export(
 
         loaded = Refiner.load(refiner)
         channels = {"probs": loaded.channels}
-        if loaded.with_images:
+        if loaded.needs_images:
             channels["images"] = 3
         export_onnx(RefinerGraph(loaded), out, inputs=channels)
     else:

@@ -17,7 +17,7 @@ PROBS = Annotated[
     Path, typer.Option(help="Folder of probability maps: PNG (8 or 16 bit), TIFF, NPY or NPZ.")
 ]
 IMAGES = Annotated[
-    Path | None, typer.Option(help="Folder of the images, if the refiner shall see them too.")
+    Path | None, typer.Option(help="Folder of the images, if the refiner shall use them too.")
 ]
 
 
@@ -96,7 +96,8 @@ def describe(refiner: Refiner) -> str:
     )
     if not gate.is_open:
         return f"{found}; the gate is closed: refining would not help, the base is kept as it is"
-    return f"{found}; the gate is open at strength {gate.strength:g}"
+    guide = f", guided filter of radius {gate.guide.radius}" if gate.guide is not None else ""
+    return f"{found}; the gate is open at strength {gate.strength:g}{guide}"
 
 
 def apply(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -34,9 +35,13 @@ def fit_refiner(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Refiner:
     """`Refiner.fit` on examples that are already in memory."""
-    channels, with_images = examples[0].logits.shape[0], examples[0].image is not None
+    channels, given = examples[0].logits.shape[0], examples[0].image is not None
+    with_images = given and options.network_sees_images
     if options.resize is not None:
         examples = [_resized_example(e, options.resize) for e in examples]
+    guides = [e.image for e in examples if e.image is not None] if options.guided else []
+    if not with_images:
+        examples = [replace(e, image=None) for e in examples]
     pseudo = pseudo_labels_of(examples, options)
     folds = split_folds(len(examples), options.folds, seed=options.seed)
     networks: list[nn.Module] = []
@@ -61,6 +66,7 @@ def fit_refiner(
             [e.logits for e in examples],
             [unseen[i] for i in range(len(examples))],
             [e.labels for e in examples],
+            images=guides or None,
             task=options.task,
             confidence=options.gate_confidence,
             seed=options.seed,

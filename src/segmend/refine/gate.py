@@ -1,27 +1,26 @@
 """The gate: how far a refiner may move the base, decided on images that it was not fitted to.
 
-Every score here comes from cross-validation inside the fitting set. The strength and the
-threshold that score best are compared with the base at *its* best threshold on the same images;
-unless the gain is above zero with the asked confidence, the gate stays closed and the base is
-left as it was.
+Every score here comes from cross-validation inside the fitting set. The strength, the guided
+filter (if images are at hand) and the threshold that score best are compared with the base at *its*
+best threshold on the same images; unless the gain is above zero with the asked confidence, the gate
+stays closed and the base is left as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from segmend.errors import SegmendError
+from segmend.refine.gate_scores import SHIFTS, Score, Scores, binary_scores, scorer_of
+from segmend.refine.guided import GUIDES, Guide, guided_filter
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the correction that are tried."""
-
-SHIFTS = torch.linspace(-4.0, 4.0, 161)
-"""Logit thresholds that are tried: p = 0.018 to 0.982 in steps of 0.05 logits."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Gate:
         best_strength, best_threshold, best_score: the refiner's best, whether it may act or not.
         confidence: share of bootstrap resamples in which that best beats the base both pooled and
             on the average image: a few large images alone must not open the gate.
+        guide, best_guide: the guided filter that the image lays over the corrected map, or none.
     """
 
     strength: float
@@ -47,82 +47,35 @@ class Gate:
     best_threshold: float
     best_score: float
     confidence: float
+    guide: Guide | None = None
+    best_guide: Guide | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether the refiner changes anything."""
-        return self.strength > 0
+        return self.strength > 0 or self.guide is not None
 
     def opened(self) -> Gate:
-        """The same gate, open at its best strength whatever the evidence."""
-        return replace(self, strength=self.best_strength, threshold=self.best_threshold)
+        """The same gate, open at its best whatever the evidence."""
+        return replace(
+            self,
+            strength=self.best_strength,
+            threshold=self.best_threshold,
+            guide=self.best_guide,
+        )
+
+    @classmethod
+    def from_plain(cls, values: Mapping[str, Any]) -> Gate:
+        """From what `dataclasses.asdict` gave, after a journey through JSON."""
+        guides = {
+            name: None if values.get(name) is None else Guide(*values[name])
+            for name in ("guide", "best_guide")
+        }
+        return cls(**{**values, **guides})
 
     def closed(self) -> Gate:
         """The same gate, closed: the base at its own best threshold."""
-        return replace(self, strength=0.0, threshold=self.base_threshold)
-
-
-class Scores(NamedTuple):
-    """Sums that a score is made of: `(N, shifts, classes, 2)`, numerator and denominator."""
-
-    parts: Tensor
-
-    def pooled(self, weights: Tensor | None = None) -> Tensor:
-        """Score at each shift: `(shifts,)`, or `(R, shifts)` for weights `(R, N)`."""
-        parts = self.parts.double()
-        sums = parts.sum(0) if weights is None else torch.einsum("rn,nskt->rskt", weights, parts)
-        ratio = sums[..., 0] / sums[..., 1].clamp_min(1e-12)
-        present = sums[..., 1] > 0
-        return (ratio * present).sum(-1) / present.sum(-1).clamp_min(1)
-
-    def per_image(self) -> Tensor:
-        """Each image's own score at the first shift, (N,); 0 where it has none."""
-        parts = self.parts[:, 0].double()
-        present = parts[..., 1] > 0
-        ratio = torch.where(present, parts[..., 0] / parts[..., 1].clamp_min(1e-12), 0)
-        return ratio.sum(-1) / present.sum(-1).clamp_min(1)
-
-
-def binary_scores(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Scores:
-    """Intersection and union of every image at every threshold of `SHIFTS`.
-
-    Args:
-        logits: float (1, H, W) each; labels: uint8 (H, W) each, 255 ignored.
-    """
-    rows = []
-    for map_, label in zip(logits, labels, strict=True):
-        valid = label != 255
-        scores, positive = map_[0][valid].float(), label[valid] == 1
-        # Level k: how many thresholds a pixel exceeds; sums from above give counts at each.
-        level = torch.bucketize(scores, SHIFTS)
-        hits = torch.bincount(level[positive], minlength=len(SHIFTS) + 1).flip(0).cumsum(0).flip(0)
-        marked = torch.bincount(level, minlength=len(SHIFTS) + 1).flip(0).cumsum(0).flip(0)
-        inter, found = hits[1:], marked[1:]
-        rows.append(torch.stack([inter, found + positive.sum() - inter], dim=-1))
-    return Scores(torch.stack(rows).unsqueeze(2))
-
-
-def multiclass_scores(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Scores:
-    """Intersection and union of every image and class under argmax; one shift, which is 0."""
-    rows = []
-    for map_, label in zip(logits, labels, strict=True):
-        classes = map_.shape[0]
-        valid = label != 255
-        truth, guess = label[valid].long(), map_.argmax(0)[valid]
-        inter = torch.bincount(truth[truth == guess], minlength=classes)
-        union = torch.bincount(truth, minlength=classes) + torch.bincount(guess, minlength=classes)
-        rows.append(torch.stack([inter, union - inter], dim=-1))
-    return Scores(torch.stack(rows).unsqueeze(1))
-
-
-def saliency_scores(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Scores:
-    """Minus the absolute error of the grey levels, and the number of pixels, of every image."""
-    rows = []
-    for map_, label in zip(logits, labels, strict=True):
-        valid = label != 255
-        error = (map_[0][valid].float().sigmoid() - (label[valid] == 1).float()).abs().sum()
-        rows.append(torch.stack([-error, valid.sum().to(error.dtype)]))
-    return Scores(torch.stack(rows)[:, None, None])
+        return replace(self, strength=0.0, threshold=self.base_threshold, guide=None)
 
 
 def choose_gate(
@@ -130,6 +83,7 @@ def choose_gate(
     refined: Sequence[Tensor],
     labels: Sequence[Tensor],
     *,
+    images: Sequence[Tensor] | None = None,
     task: str = "segmentation",
     confidence: float = 0.9,
     num_resamples: int = 1000,
@@ -141,6 +95,8 @@ def choose_gate(
         base: the base's logits (C, H, W) of every image.
         refined: the refiner's logits of the same images, each from a fold that excluded it.
         labels: uint8 (H, W), 255 ignored.
+        images: uint8 (3, H, W): guided filters are tried, too, on the base and on the corrected
+            maps at their best strength.
         confidence: bootstrap confidence, over images, that opening needs; 0 always opens at
             full strength.
     Raises:
@@ -151,16 +107,11 @@ def choose_gate(
             f"gate: want equally many maps and labels, got {len(base)}, {len(refined)} and "
             f"{len(labels)}"
         )
-    score = _scorer(task, channels=base[0].shape[0])
+    score = scorer_of(task, channels=base[0].shape[0])
     thresholds = SHIFTS if score is binary_scores else torch.zeros(1)
     alone = _best(score(base, labels), strength=0.0)
-    best = max(
-        (
-            _best(score(blend(base, refined, strength), labels), strength=strength)
-            for strength in (STRENGTHS if confidence > 0 else (1.0,))
-        ),
-        key=lambda choice: choice.score,
-    )
+    tried = list(_choices(score, base, refined, labels, images, sure=confidence == 0))
+    best = max(tried, key=lambda choice: choice.score)
     weights = _resamples(len(base), num_resamples, seed=seed)
     pooled_gains = (best.scores.pooled(weights) - alone.scores.pooled(weights))[:, 0]
     image_gains = weights @ (best.scores.per_image() - alone.scores.per_image())
@@ -173,26 +124,56 @@ def choose_gate(
         best_threshold=float(thresholds[best.shift]),
         best_score=best.score,
         confidence=float(((pooled_gains > 0) & (image_gains > 0)).double().mean()),
+        best_guide=best.guide,
     )
     helps = gate.confidence >= confidence and gate.best_score > gate.base_score
     return gate.opened() if confidence == 0 or helps else gate
 
 
 class _Choice(NamedTuple):
-    """A strength at its best shift: the score there, and the parts it is made of."""
+    """A strength and a guide at their best shift: the score there, and the parts of it."""
 
     strength: float
     shift: int
     score: float
     scores: Scores
+    guide: Guide | None
 
 
-def _best(scores: Scores, *, strength: float) -> _Choice:
+def _choices(
+    score: Score,
+    base: Sequence[Tensor],
+    refined: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    images: Sequence[Tensor] | None,
+    *,
+    sure: bool,
+) -> Iterator[_Choice]:
+    """Every strength, then every guide over the base and over the best strength.
+
+    `sure`: full strength only, whatever it scores.
+    """
+    strongest: _Choice | None = None
+    for strength in (1.0,) if sure else STRENGTHS:
+        choice = _best(score(blend(base, refined, strength), labels), strength=strength)
+        if strongest is None or choice.score > strongest.score:
+            strongest = choice
+        yield choice
+    if images is None or strongest is None:
+        return
+    for strength in (1.0,) if sure else (0.0, strongest.strength):
+        maps = blend(base, refined, strength)
+        for guide in GUIDES:
+            filtered = [guided(*pair, guide) for pair in zip(maps, images, strict=True)]
+            yield _best(score(filtered, labels), strength=strength, guide=guide)
+
+
+def _best(scores: Scores, *, strength: float, guide: Guide | None = None) -> _Choice:
     """The best shift; of equally good neighbours the middle one."""
     pooled = scores.pooled()
     top = (pooled >= pooled.max() - 1e-9).nonzero()[:, 0]
     shift = int(top[len(top) // 2])
-    return _Choice(strength, shift, float(pooled[shift]), Scores(scores.parts[:, [shift]]))
+    return _Choice(strength, shift, float(pooled[shift]), Scores(scores.parts[:, [shift]]), guide)
 
 
 def _resamples(count: int, num_resamples: int, *, seed: int) -> Tensor:
@@ -208,9 +189,6 @@ def blend(base: Sequence[Tensor], refined: Sequence[Tensor], strength: float) ->
     return [torch.lerp(b.float(), r.float(), strength) for b, r in zip(base, refined, strict=True)]
 
 
-def _scorer(task: str, *, channels: int) -> Callable[[Sequence[Tensor], Sequence[Tensor]], Scores]:
-    if task == "saliency":
-        if channels != 1:
-            raise SegmendError(f"saliency: want maps of one channel, got {channels}")
-        return saliency_scores
-    return binary_scores if channels == 1 else multiclass_scores
+def guided(logits: Tensor, image: Tensor, guide: Guide) -> Tensor:
+    """One map (C, H, W) under the guided filter of its image, uint8 (3, H, W)."""
+    return guided_filter(logits.float()[None], image.float()[None] / 255, guide)[0]

@@ -26,6 +26,9 @@ class RefineOptions(BaseModel):
     stride: Literal[1, 2, 4, 8] = 2
     """Pixels per value of the bias field along each axis: fewer follow small objects, more hold a
     very small fitting set together."""
+    use_images: Literal["guide", "network", "both"] = "guide"
+    """What images are for, if they are given: the gate tries guided filters, the network sees them
+    (bias field only), or both. A network learns the colours of a small fitting set by heart."""
     shared: bool = False
     """One class-agnostic network for all channels (bias field only)."""
     epochs: int = Field(40, ge=0)
@@ -63,7 +66,19 @@ class RefineOptions(BaseModel):
     def _consistent(self) -> RefineOptions:
         if self.method != "bias-field" and self.shared:
             raise ValueError("shared: only the bias field can be shared between channels")
+        if self.method != "bias-field" and self.use_images != "guide":
+            raise ValueError("use_images: PatchRefineNet sees no images; want 'guide'")
         return self
+
+    @property
+    def network_sees_images(self) -> bool:
+        """Whether the network takes images, where there are any."""
+        return self.use_images != "guide"
+
+    @property
+    def guided(self) -> bool:
+        """Whether the gate may lay a guided filter over the map, where there are images."""
+        return self.use_images != "network"
 
     @classmethod
     def published(cls, *, variant: Literal["p0", "p4", "p64"] = "p64") -> RefineOptions:

@@ -16,6 +16,7 @@ from segmend.errors import SegmendError
 from segmend.refine.applying import apply_network, build_network
 from segmend.refine.examples import collect_examples, limited_logits, logits_of
 from segmend.refine.gate import Gate
+from segmend.refine.guided import guided_filter
 from segmend.refine.options import RefineOptions
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ OPEN = Gate(1.0, 0.0, 0.0, _UNKNOWN, 1.0, 0.0, _UNKNOWN, _UNKNOWN)
 class Refiner(nn.Module):
     """Mend a base model's probability maps.
 
-    `refiner(probs)` takes float (N, C, H, W) in [0, 1] (and `images` if it was fitted with
-    them) and returns probabilities of the same shape. They are ready to use: for one channel
+    `refiner(probs)` takes float (N, C, H, W) in [0, 1] (and `images` where `needs_images`) and
+    returns probabilities of the same shape. They are ready to use: for one channel
     the mask is `refined > 0.5`, since the tuned threshold is already in them; for several it is
     their argmax. Where the gate is closed they are the base's own, moved to its best threshold.
 
@@ -54,6 +55,11 @@ class Refiner(nn.Module):
         self.options, self.gate = options, gate
         self.channels, self.with_images = channels, with_images
         self.eval()
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether applying it takes images: its networks see them, or the gate's guide does."""
+        return self.with_images or self.gate.guide is not None
 
     @classmethod
     def fit(
@@ -76,7 +82,8 @@ class Refiner(nn.Module):
             probs: (N, C, H, W) or (N, H, W) in [0, 1], a folder, a data set or a DataLoader; see
                 `collect_examples`.
             masks: (N, H, W) labels or a folder; None where `probs` brings them along.
-            images: (N, 3, H, W) in [0, 1] or a folder: the bias field then sees them too.
+            images: (N, 3, H, W) in [0, 1] or a folder: what they are for, `options.use_images`
+                says; by default the gate tries guided filters of them.
             options: `RefineOptions()` is the bias field, `RefineOptions.published()` the paper.
             ignore_index: label of pixels that count for nothing.
             on_progress: called after every epoch.
@@ -98,15 +105,17 @@ class Refiner(nn.Module):
                 f"probs: this refiner was fitted to maps of {self.channels} channel(s), got "
                 f"{logits.shape[1]}"
             )
-        if self.with_images and images is None:
+        if self.needs_images and images is None:
             raise SegmendError("images: this refiner was fitted with images; give them too")
-        return self.refine_logits(logits, images if self.with_images else None)
+        return self.refine_logits(logits, images if self.needs_images else None)
 
     def refine_logits(self, logits: Tensor, images: Tensor | None = None) -> Tensor:
         """Refined probabilities from the base's logits, unchecked."""
-        if self.gate.is_open:
-            refined = self.refined_logits(logits, images)
+        if self.gate.strength > 0:
+            refined = self.refined_logits(logits, images if self.with_images else None)
             logits = torch.lerp(logits, refined, self.gate.strength)
+        if self.gate.guide is not None and images is not None:
+            logits = guided_filter(logits, images, self.gate.guide)
         if self.channels > 1:
             return logits.softmax(1)
         return (logits - self.gate.threshold).sigmoid()
@@ -155,7 +164,7 @@ class Refiner(nn.Module):
             description = json.loads((folder / DESCRIPTION_FILE).read_text("utf-8"))
             options = RefineOptions.model_validate(description["options"])
             channels, with_images = description["channels"], description["with_images"]
-            gate = Gate(**description["gate"])
+            gate = Gate.from_plain(description["gate"])
             networks = [
                 build_network(options, channels=channels, with_images=with_images)
                 for _ in range(description["networks"])
