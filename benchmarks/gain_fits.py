@@ -21,15 +21,17 @@ from segmend.refine.examples import Example
 Apply = Callable[[Tensor, Tensor], Tensor]
 """(logits (H, W), image (3, H, W)) -> bool mask (H, W)."""
 
-FIELD = {"method": "bias-field", "crop": 128, "learning_rate": 2e-3}
-WITH_IMAGE = {**FIELD, "stride": 1, "batch_size": 8}
+FIELD = {"method": "bias-field", "stride": 8}
+SEES = {**FIELD, "stride": 1, "batch_size": 8, "learning_rate": 2e-3, "use_images": "network"}
 METHODS: dict[str, dict[str, object]] = {
-    "bias field, gated": FIELD,
-    "bias field, always on": FIELD,
-    "bias field with image, gated": WITH_IMAGE,
-    "bias field with image, always on": WITH_IMAGE,
-    "bias field with image, out-of-fold, gated": WITH_IMAGE,
-    "bias field with image, out-of-fold, always on": WITH_IMAGE,
+    "bias field with guide, gated": FIELD,
+    "bias field with guide, always on": FIELD,
+    "bias field alone, gated": FIELD,
+    "bias field alone, always on": FIELD,
+    "bias field with image, gated": SEES,
+    "bias field with image, always on": SEES,
+    "bias field with image, out-of-fold, gated": SEES,
+    "bias field with image, out-of-fold, always on": SEES,
     "bias field with pseudo-labels .5, gated": {**FIELD, "pseudo_label_weight": 0.5},
     "PRN P4 as published, width 8": {
         "method": "patch-refine-p4",
@@ -103,13 +105,13 @@ def refiner(
     fitted: dict[str, Refiner],
 ) -> Apply:
     """A refiner as a function of one map and its image; `fitted` saves fitting one twice."""
-    sees_image = "image" in method
+    sees_image = "image" in method or "guide" in method
     spec = SETS[name]
     # As many steps on the larger out-of-fold set as on val: what is compared is the data.
     epochs = spec.refine_epochs
     if "out-of-fold" in method:
         epochs = max(4, epochs * 100 // len(cases))
-    full = {"stride": 8, "epochs": epochs, **options, "seed": seed}
+    full = {"crop": spec.crop, "epochs": epochs, **options, "seed": seed}
     key = json.dumps([full, sees_image, len(cases)])
     if key not in fitted:
         examples = [Example(n, z, y, i if sees_image else None) for n, z, y, i in cases]
