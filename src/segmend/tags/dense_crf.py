@@ -1,21 +1,21 @@
 """Masks drawn to colour edges by a fully connected CRF, with the parameter sets in use.
 
-A thin wrapper of pydensecrf2, which is compiled on installation and so is not installed with
-segmend. It runs on the CPU; where it is missing, `segmend.tags.pamr` needs torch alone.
+Mean-field inference in NumPy on the CPU, with nothing to compile: kernels by
+`segmend.tags.permutohedral`, conventions and results of the reference implementation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segmend.errors import SegmendError
+from segmend.tags.permutohedral import Floats, PermutohedralLattice
 
-_LEAST = 1e-5  # the library's floor of probabilities, for -log to be finite
+_LEAST = 1e-5  # floor of probabilities, for -log to be finite; the one in common use
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def dense_crf(
     Returns:
         float32 (K, H, W) on the CPU, sums to 1 over classes. A single class gives ones.
     Raises:
-        SegmendError: pydensecrf2 is not installed, or an argument is not as above.
+        SegmendError: an argument is not as above.
     Reference:
         Krähenbühl and Koltun, NeurIPS 2011.
     """
@@ -103,7 +103,7 @@ def dense_crf_from_labels(
     Returns:
         float32 (num_classes, H, W) on the CPU.
     Raises:
-        SegmendError: pydensecrf2 is not installed, or an argument is not as above.
+        SegmendError: an argument is not as above.
     """
     if labels.ndim != 2 or labels.is_floating_point() or 0 in labels.shape:
         raise SegmendError(f"labels: want integer (H, W), got {labels.dtype} {tuple(labels.shape)}")
@@ -143,29 +143,62 @@ def _infer(unary: Tensor, image: Tensor, settings: CrfSettings, scale: float) ->
         raise SegmendError(
             f"want scale > 0 and iterations >= 0, got {scale} and {settings.iterations}"
         )
-    library = _library()
     if classes == 1:
         return torch.ones_like(unary)
-    field = library.DenseCRF2D(width, height, classes)
-    field.setUnaryEnergy(np.ascontiguousarray(unary.flatten(1).numpy(), dtype=np.float32))
-    field.addPairwiseGaussian(sxy=settings.smooth_width * scale, compat=settings.smooth_weight)
-    colours = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    field.addPairwiseBilateral(
-        sxy=settings.colour_width * scale,
-        srgb=settings.colour_range,
-        rgbim=np.ascontiguousarray(colours.permute(1, 2, 0).numpy()),
-        compat=settings.colour_weight,
-    )
-    posterior = np.array(field.inference(settings.iterations), dtype=np.float32)
+    colours = (image.detach().cpu().clamp(0, 1) * 255).round()
+    kernels = _kernels(colours.numpy(), settings, scale)
+    posterior = _mean_field(unary.flatten(1).numpy(), kernels, settings.iterations)
     return torch.from_numpy(posterior).reshape(classes, height, width)
 
 
-def _library() -> ModuleType:
-    try:
-        import pydensecrf.densecrf as library
-    except ImportError as error:
-        raise SegmendError(
-            "dense CRF: the package pydensecrf2 is not installed; run `pip install pydensecrf2` "
-            "(it needs a C++ compiler), or choose another refinement: pamr, or none"
-        ) from error
-    return library  # type: ignore[no-any-return]
+def _kernels(
+    colours: Floats, settings: CrfSettings, scale: float
+) -> list[tuple[float, PermutohedralLattice]]:
+    """The weighted kernels, normalised by the roots of their sums at both pixels."""
+    height, width = colours.shape[1:]
+    rows, cols = np.mgrid[:height, :width].astype(np.float32).reshape(2, -1)
+    places = np.stack([cols, rows])
+    near = places / np.float32(settings.smooth_width * scale)
+    alike = places / np.float32(settings.colour_width * scale)
+    alike = np.concatenate([alike, colours.reshape(3, -1) / np.float32(settings.colour_range)])
+    kernels = []
+    for weight, features in ((settings.smooth_weight, near), (settings.colour_weight, alike)):
+        if weight != 0:
+            kernels.append((weight, PermutohedralLattice(features)))
+            kernels[-1][1].normalise()
+    return kernels
+
+
+def _mean_field(
+    energy: Floats, kernels: list[tuple[float, PermutohedralLattice]], iterations: int
+) -> Floats:
+    """Posterior (K, n) for energies alike; a pixel hears itself, as in the reference.
+
+    Probabilities sum to one and filters are linear: the last class is what is left of the sum.
+    """
+
+    def message(values: Floats) -> Floats:
+        heard = np.zeros_like(values)
+        for weight, lattice in kernels:
+            heard += np.float32(weight) * lattice.filter(values)
+        return heard
+
+    total = message(np.ones_like(energy[0]))
+    posterior = _softmax(-energy)
+    for _ in range(iterations):
+        logits, left = -energy, total.copy()
+        for row, probs in zip(logits[:-1], posterior[:-1], strict=True):
+            heard = message(probs)
+            row += heard
+            left -= heard
+        logits[-1] += left
+        posterior = _softmax(logits)
+    return posterior
+
+
+def _softmax(logits: Floats) -> Floats:
+    """Over the first axis, in place."""
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
