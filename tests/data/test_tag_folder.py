@@ -119,8 +119,11 @@ def test_voc_layout_takes_tags_from_json_masks_or_boxes(tmp_path: Path) -> None:
     (root / "tags.json").write_text(json.dumps({name: ["cow"] for name in MASKS}))
     assert TagFolder(root, split="val").tag_table().tolist() == [[1, 0], [1, 0]]
     (root / "SegmentationClass/a.png").unlink()
-    with pytest.raises(SegmendError, match="1 of 2 files missing: a"):
+    with pytest.raises(SegmendError, match="1 of 2 files missing: a; with_masks=False"):
         TagFolder(root, split="train")
+    unmasked = TagFolder(root, split="train", with_masks=False)
+    assert unmasked.names == ["b", "a"]
+    assert "target" not in unmasked[0]
     assert TagFolder(root, split="train", partial=True).names == ["b"]
 
 

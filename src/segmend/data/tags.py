@@ -40,6 +40,7 @@ class TagFolder(Dataset[dict[str, Any]]):
         masks: folder of masks (indices); None: `root/<labels>` in the VOC layout, if it is there.
         split: VOC layout: name of the list to follow; None takes all images.
         labels: VOC layout: name of the folder of masks, see `VOCFolder`.
+        with_masks: False leaves masks out, as for training on images that have none.
         partial: pass over images without a row in the tags, rows without an image, and images
             without a mask, instead of refusing them.
     Attributes:
@@ -60,6 +61,7 @@ class TagFolder(Dataset[dict[str, Any]]):
         split: str | None = None,
         labels: str | None = None,
         ignore_index: int = 255,
+        with_masks: bool = True,
         partial: bool = False,
     ) -> None:
         self.root, self.ignore_index = Path(root), ignore_index
@@ -72,6 +74,7 @@ class TagFolder(Dataset[dict[str, Any]]):
         folder = self.root / self.labels if voc and masks is None else masks
         found = Path(folder) if folder is not None and (masks or Path(folder).is_dir()) else None
         source = self._tag_source(tags, found)
+        found = found if with_masks or source == "masks" else None
         rows = [] if source == "masks" else read_tag_rows(source)
         names = self._class_names(classes, rows, voc=voc)
         self.classes = tuple(names)
@@ -186,7 +189,10 @@ class TagFolder(Dataset[dict[str, Any]]):
             names = [name for name in names if name in shown]
         paths = {"images": locate(folder, names, IMAGE_SUFFIXES)}
         if masks is not None:
-            paths["masks"] = locate(masks, names, MASK_SUFFIXES)
+            try:
+                paths["masks"] = locate(masks, names, MASK_SUFFIXES)
+            except SegmendError as error:
+                raise SegmendError(f"{error}; with_masks=False does without") from error
         rows = zip(*paths.values(), strict=True)
         return [
             Match(name, dict(zip(paths, row, strict=True)))
