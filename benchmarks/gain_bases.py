@@ -30,12 +30,13 @@ class Set:
     crop: int
     batch_size: int
     refine_epochs: int
+    refine_stride: int  # of the bias field: small for small objects
 
 
 SETS = {
-    "kvasir": Set("kvasir-seg", 128, 30, 128, 16, 40),
-    "roads": Set("epfl-roads", None, 100, 256, 4, 80),
-    "nuclei": Set("bbbc038-nuclei", None, 16, 128, 8, 40),
+    "kvasir": Set("kvasir-seg", 128, 30, 128, 16, 40, 8),
+    "roads": Set("epfl-roads", None, 100, 256, 4, 80, 8),
+    "nuclei": Set("bbbc038-nuclei", None, 16, 128, 8, 40, 2),
 }
 ARCHITECTURES = ("fpn", "unet")
 

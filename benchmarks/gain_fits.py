@@ -21,7 +21,7 @@ from segmend.refine.examples import Example
 Apply = Callable[[Tensor, Tensor], Tensor]
 """(logits (H, W), image (3, H, W)) -> bool mask (H, W)."""
 
-FIELD = {"method": "bias-field", "stride": 8}
+FIELD: dict[str, object] = {"method": "bias-field"}
 SEES = {**FIELD, "stride": 1, "batch_size": 8, "learning_rate": 2e-3, "use_images": "network"}
 METHODS: dict[str, dict[str, object]] = {
     "bias field with guide, gated": FIELD,
@@ -111,7 +111,8 @@ def refiner(
     epochs = spec.refine_epochs
     if "out-of-fold" in method:
         epochs = max(4, epochs * 100 // len(cases))
-    full = {"crop": spec.crop, "epochs": epochs, **options, "seed": seed}
+    place = {"crop": spec.crop, "stride": spec.refine_stride}
+    full = {**place, "epochs": epochs, **options, "seed": seed}
     key = json.dumps([full, sees_image, len(cases)])
     if key not in fitted:
         examples = [Example(n, z, y, i if sees_image else None) for n, z, y, i in cases]

@@ -45,11 +45,15 @@ def demo(
     predict(sample, out)
     with fitting_bar(options.folds, options.epochs) as on_progress:
         refiner = Refiner.fit(
-            out / "probs" / "fit", sample.fit_masks, options=options, on_progress=on_progress
+            out / "probs" / "fit",
+            sample.fit_masks,
+            images=sample.fit_images,
+            options=options,
+            on_progress=on_progress,
         )
     refiner.save(out / "refiner")
     typer.echo(describe(refiner))
-    write_masks(refiner, out)
+    write_masks(refiner, sample, out)
     result = evaluate(sample, out)
     picture = draw(sample, out, result)
     write_run_record(out, "demo", options, extra=result.summary())
@@ -69,7 +73,7 @@ def predict(sample: NucleiSample, out: Path) -> None:
         predict_folder(model, images, out / "probs" / part)
 
 
-def write_masks(refiner: Refiner, out: Path) -> None:
+def write_masks(refiner: Refiner, sample: NucleiSample, out: Path) -> None:
     """Test masks of the base at its best threshold on the fitting images, and refined ones."""
     from segmend.engine.progress import track
     from segmend.refine import Refiner
@@ -81,6 +85,7 @@ def write_masks(refiner: Refiner, out: Path) -> None:
             used,
             out / "probs" / "test",
             out / "masks" / name,
+            images=sample.test_images if used.needs_images else None,
             resume=False,
             track=lambda m, name=name: track(m, description=f"masks: {name}"),  # type: ignore[misc]
         )

@@ -59,8 +59,10 @@ def train(
 
     options = resolve(TagOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed})
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels)
-    val = open_folder(data, val_split, tags, classes, labels) if val_split else None
+    items = open_folder(data, split, tags, classes, labels, with_masks=False)
+    val = None
+    if val_split:
+        val = open_folder(data, val_split, tags, classes, labels, with_masks=False)
     result = train_tags(options, items, out, val=val, resume=resume)
     inputs = {"data": data, "split": split, "tags": tags, "labels": labels}
     write_run_record(out, "tags train", options, {"inputs": inputs, "last": result.curve[-1]})
@@ -88,7 +90,7 @@ def cams(
 
     options = resolve(CamOptions, recipe, set_ or [])
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels)
+    items = open_folder(data, split, tags, classes, labels, with_masks=False)
     paths = draw_cams(options, run, items, out, resume=resume)
     picture = picture_of_cams(out, items, shown=SHOWN)
     inputs = {"run": run, "data": data, "split": split, "tags": tags, "labels": labels}
@@ -122,7 +124,7 @@ def affinity(
     given = {"method": method, "epochs": epochs, "seed": seed}
     options = resolve(AffinityOptions, recipe, set_ or [], given)
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels)
+    items = open_folder(data, split, tags, classes, labels, with_masks=False)
     train_affinity(options, run, cams, items, out, resume=resume)
     inputs = {"run": run, "cams": cams, "data": data, "split": split, "labels": labels}
     write_run_record(out, "tags affinity", options, {"inputs": inputs})
@@ -147,6 +149,9 @@ def masks(
         Literal["crf", "pamr", "none"] | None, typer.Option(help="How maps meet the image.")
     ] = None,
     constant: Annotated[float | None, typer.Option(help="Background score, 0 to 1.")] = None,
+    show_truth: Annotated[
+        bool, typer.Option(help="True masks, where the data has them, in the picture.")
+    ] = False,
     resume: RESUME = True,
 ) -> None:
     """Turn activation maps into pseudo-masks that a segmenter can be trained on."""
@@ -157,7 +162,7 @@ def masks(
 
     options = resolve(MaskOptions, recipe, set_ or [], {"refine": refine, "constant": constant})
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels)
+    items = open_folder(data, split, tags, classes, labels, with_masks=show_truth)
     paths = make_masks(options, cams, items, out, affinity=affinity, resume=resume)
     picture = picture_of_masks(cams, paths, items, out, shown=SHOWN)
     inputs = {"cams": cams, "affinity": affinity, "data": data, "split": split, "labels": labels}
@@ -230,8 +235,18 @@ def open_folder(
     classes: Path | None,
     labels: str | None,
     masks: Path | None = None,
+    *,
+    with_masks: bool = True,
 ) -> TagFolder:
-    """The data set that the options name."""
+    """The data set that the options name; masks may be there for some images only if not read."""
     from segmend.data.tags import TagFolder
 
-    return TagFolder(data, split=split, tags=tags, classes=classes, labels=labels, masks=masks)
+    return TagFolder(
+        data,
+        split=split,
+        tags=tags,
+        classes=classes,
+        labels=labels,
+        masks=masks,
+        with_masks=with_masks,
+    )
