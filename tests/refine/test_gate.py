@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmend import SegmendError
-from segmend.refine.gate import Gate, choose_gate
+from segmend.refine.gate import Gate, choose_gate, guided
 from segmend.refine.gate_scores import (
     SHIFTS,
     Scores,
@@ -17,6 +17,7 @@ from segmend.refine.gate_scores import (
     multiclass_scores,
     saliency_scores,
 )
+from segmend.refine.guided import GUIDES
 
 
 @given(seed=st.integers(0, 10_000))
@@ -167,3 +168,20 @@ def test_a_gate_comes_back_from_json():
     base, labels, images = disks(4, sharp=True)
     gate = choose_gate(base, base, labels, images=images)
     assert Gate.from_plain(json.loads(json.dumps(asdict(gate)))) == gate
+
+
+def test_a_guide_that_closes_gaps_is_not_taken():
+    """The image shows both bars as one: its filter fills the holes, and the gap between them."""
+    truth = torch.zeros(64, 64, dtype=torch.uint8)
+    truth[8:56, 8:31], truth[8:56, 33:56] = 1, 1
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    image[:, 8:56, 8:56] = 255
+    scores = torch.where(truth == 1, 3.0, -3.0)[None].clone()
+    for left in (15, 40):
+        scores[:, 28:36, left : left + 8] = -3.0
+    base = [scores] * 6
+    gate = choose_gate(base, base, [truth] * 6, images=[image] * 6)
+    assert gate.guide is None
+    # The same filter would have gained a lot of area.
+    filtered = [guided(z, image, GUIDES[2]) for z in base]
+    assert binary_scores(filtered, [truth] * 6).pooled().max() > gate.base_score + 0.01

@@ -3,11 +3,13 @@
 Every score here comes from cross-validation inside the fitting set. The strength, the guided
 filter (if images are at hand) and the threshold that score best are compared with the base at *its*
 best threshold on the same images; unless the gain is above zero with the asked confidence, the gate
-stays closed and the base is left as it was.
+stays closed and the base is left as it was. A guided filter can gain area by closing the narrow
+gaps between objects: one that lowers the boundary F is not considered.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -16,8 +18,19 @@ import torch
 from torch import Tensor
 
 from segmend.errors import SegmendError
-from segmend.refine.gate_scores import SHIFTS, Score, Scores, binary_scores, scorer_of
+from segmend.refine.gate_scores import (
+    SHIFTS,
+    Score,
+    Scores,
+    binary_scores,
+    mean_outline,
+    saliency_scores,
+    scorer_of,
+)
 from segmend.refine.guided import GUIDES, Guide, guided_filter
+
+OUTLINE_SLACK = 0.005
+"""How far a guide may bring the boundary F of the average image below the base's: half a point."""
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the correction that are tried."""
@@ -109,9 +122,11 @@ def choose_gate(
         )
     score = scorer_of(task, channels=base[0].shape[0])
     thresholds = SHIFTS if score is binary_scores else torch.zeros(1)
-    alone = _best(score(base, labels), strength=0.0)
+    alone = _judge(score, base, labels, strength=0.0)
     tried = list(_choices(score, base, refined, labels, images, sure=confidence == 0))
-    best = max(tried, key=lambda choice: choice.score)
+    floor = alone.outline - OUTLINE_SLACK
+    allowed = [c for c in tried if c.guide is None or not c.outline < floor]
+    best = max(allowed, key=lambda choice: choice.score)
     weights = _resamples(len(base), num_resamples, seed=seed)
     pooled_gains = (best.scores.pooled(weights) - alone.scores.pooled(weights))[:, 0]
     image_gains = weights @ (best.scores.per_image() - alone.scores.per_image())
@@ -131,12 +146,16 @@ def choose_gate(
 
 
 class _Choice(NamedTuple):
-    """A strength and a guide at their best shift: the score there, and the parts of it."""
+    """A strength and a guide at their best shift: the score there, and the parts of it.
+
+    `outline` is the boundary F of the average image, NaN where nobody asks for it.
+    """
 
     strength: float
     shift: int
     score: float
     scores: Scores
+    outline: float
     guide: Guide | None
 
 
@@ -155,7 +174,7 @@ def _choices(
     """
     strongest: _Choice | None = None
     for strength in (1.0,) if sure else STRENGTHS:
-        choice = _best(score(blend(base, refined, strength), labels), strength=strength)
+        choice = _judge(score, blend(base, refined, strength), labels, strength=strength)
         if strongest is None or choice.score > strongest.score:
             strongest = choice
         yield choice
@@ -165,15 +184,27 @@ def _choices(
         maps = blend(base, refined, strength)
         for guide in GUIDES:
             filtered = [guided(*pair, guide) for pair in zip(maps, images, strict=True)]
-            yield _best(score(filtered, labels), strength=strength, guide=guide)
+            yield _judge(score, filtered, labels, strength=strength, guide=guide)
 
 
-def _best(scores: Scores, *, strength: float, guide: Guide | None = None) -> _Choice:
-    """The best shift; of equally good neighbours the middle one."""
+def _judge(
+    score: Score,
+    maps: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    *,
+    strength: float,
+    guide: Guide | None = None,
+) -> _Choice:
+    """Maps at their best shift; of equally good neighbours the middle one."""
+    scores = score(maps, labels)
     pooled = scores.pooled()
     top = (pooled >= pooled.max() - 1e-9).nonzero()[:, 0]
     shift = int(top[len(top) // 2])
-    return _Choice(strength, shift, float(pooled[shift]), Scores(scores.parts[:, [shift]]), guide)
+    cut = float(SHIFTS[shift]) if score is binary_scores else 0.0
+    judged = score is not saliency_scores and (guide is not None or strength == 0)
+    outline = mean_outline(maps, labels, cut) if judged else math.nan
+    kept = Scores(scores.parts[:, [shift]])
+    return _Choice(strength, shift, float(pooled[shift]), kept, outline, guide)
 
 
 def _resamples(count: int, num_resamples: int, *, seed: int) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from segmend.errors import SegmendError
+from segmend.metrics.contour import boundary_counts, boundary_f
+from segmend.metrics.scores import class_score
 
 SHIFTS = torch.linspace(-4.0, 4.0, 161)
 """Logit thresholds that are tried: p = 0.018 to 0.982 in steps of 0.05 logits."""
@@ -88,3 +90,15 @@ def scorer_of(task: str, *, channels: int) -> Score:
             raise SegmendError(f"saliency: want maps of one channel, got {channels}")
         return saliency_scores
     return binary_scores if channels == 1 else multiclass_scores
+
+
+def mean_outline(logits: Sequence[Tensor], labels: Sequence[Tensor], cut: float) -> float:
+    """Boundary F of the average image: one channel is cut at a logit, several by argmax."""
+    values = []
+    for map_, label in zip(logits, labels, strict=True):
+        mask = map_[0] > cut if map_.shape[0] == 1 else map_.argmax(0)
+        counts = boundary_counts(
+            mask.long()[None], label.long()[None], num_classes=max(2, map_.shape[0])
+        )
+        values.append(class_score(boundary_f(counts)))
+    return float(torch.cat(values).nanmean())
