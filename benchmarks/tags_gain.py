@@ -1,0 +1,195 @@
+"""Masks from tags: plain methods against the same with the add-on losses, seed by seed.
+
+Two steps, resumable run by run; figures come from the counts that the first step has kept:
+
+    python benchmarks/tags_gain.py fit   --data DIR/msrc-objects --seeds 0 1 2 3 4
+    python benchmarks/tags_gain.py table --data DIR/msrc-objects --out benchmarks/results
+
+`DIR` is in the VOC layout with train, val and test. Classifiers learn from the tags of `train`. The
+background constant is the best one on `val`; `train` and `test` are then scored with it, their maps
+drawn for their true tags, as is usual for maps. Beside them stands a control that learns nothing: a
+centred ellipse of the size that suits `val` best, in the class of each image's first tag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outcome import Cell, write_outcome
+from segmend.cli.settings import resolve
+from segmend.data.masks import write_mask
+from segmend.data.tags import TagFolder
+from segmend.metrics import Interval, paired_bootstrap
+from segmend.metrics.contour import boundary_f
+from segmend.metrics.region import iou
+from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
+from segmend.tags.jobs import draw_cams, make_masks, train_tags
+from segmend.tags.options import CamOptions, MaskOptions, TagOptions
+
+PAIRS = {"cam": "cam++", "seam": "seam++"}
+"""Plain method -> the same with the add-ons, both recipes of the command line."""
+
+SPLITS = ("val", "train", "test")
+
+
+def fit(data: Path, labels: str, out: Path, recipe: str, seed: int, sets: Sequence[str]) -> None:
+    """One training run: its maps and masks scored on all splits."""
+    run = out / f"{recipe}-{seed}"
+    if (run / "scores.pt").exists():
+        return
+    items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
+    options = resolve(TagOptions, Path(recipe), sets, {"seed": seed, "threads": 1})
+    start = time.perf_counter()
+    train_tags(options, items["train"], run / "net", progress=False)
+    seconds = time.perf_counter() - start
+    constant: float | None = None
+    found: dict[str, TagScores] = {}
+    for split in SPLITS:
+        cams = run / "cams" / split
+        draw_cams(CamOptions(), run / "net", items[split], cams, progress=False)
+        scores = evaluate_cams(cams, items[split], constant=constant, progress=False)
+        if split == "val":
+            constant = scores.constant
+        found[f"maps, {split}"] = scores
+        print(recipe, seed, split, scores.summary(), flush=True)
+    masks = run / "masks"
+    settings = MaskOptions() if constant is None else MaskOptions(constant=constant)
+    make_masks(settings, run / "cams" / "train", items["train"], masks, progress=False)
+    found["masks, train"] = evaluate_masks(masks, items["train"], progress=False)
+    print(recipe, seed, "masks", found["masks, train"].summary(), flush=True)
+    keep(run, found, seconds)
+
+
+def control(data: Path, labels: str, out: Path) -> None:
+    """The ellipse that learns nothing."""
+    run = out / "ellipse-0"
+    if (run / "scores.pt").exists():
+        return
+    items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
+    if items["val"].background is None:
+        return
+    best: tuple[float, float] = (-1.0, 0.0)
+    for size in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0):
+        scores = draw_ellipses(items["val"], run / f"val-{size}", size)
+        best = max(best, (scores.mean_iou, size))
+    found = {
+        f"maps, {split}": draw_ellipses(items[split], run / split, best[1]) for split in SPLITS
+    }
+    keep(run, found, 0.0)
+
+
+def draw_ellipses(items: TagFolder, out: Path, size: float) -> TagScores:
+    """Masks of a centred ellipse whose axes are `size` of the image's sides."""
+    for index, name in enumerate(items.names):
+        height, width = items.target(index).shape
+        rows = (torch.arange(height) + 0.5).unsqueeze(1) / height * 2 - 1
+        cols = (torch.arange(width) + 0.5) / width * 2 - 1
+        inside = rows**2 + cols**2 <= size**2
+        tags = items.tags(index).nonzero().flatten().tolist()
+        label = tags[0] + 1 if tags else 0
+        write_mask(out / f"{name}.png", inside.long() * label, encoding="palette")
+    return evaluate_masks(out, items, progress=False)
+
+
+def keep(run: Path, found: dict[str, TagScores], seconds: float) -> None:
+    """Counts and figures of a run, in one file."""
+    content = {
+        name: {"region": s.region, "boundary": s.boundary, **s.summary()}
+        for name, s in found.items()
+    }
+    run.mkdir(parents=True, exist_ok=True)
+    torch.save({"seconds": seconds, "scores": content}, run / "scores.pt")
+
+
+def table(out: Path, results: Path, name: str, command: str) -> None:
+    """A row a method and split: levels, and paired differences of ++ to plain over all seeds."""
+    runs: dict[str, dict[int, Any]] = {}
+    for path in sorted(out.glob("*/scores.pt")):
+        recipe, _, seed = path.parent.name.rpartition("-")
+        runs.setdefault(recipe, {})[int(seed)] = torch.load(path, weights_only=True)
+    rows: list[dict[str, Cell]] = []
+    for recipe, seeds in runs.items():
+        plain = next((p for p, plus in PAIRS.items() if plus == recipe), None)
+        for what in next(iter(seeds.values()))["scores"]:
+            rows.append(row_of(recipe, what, seeds, runs.get(plain or "", {})))
+    notes = [
+        "maps: activation maps of the true tags at the constant that is best on val; masks: after "
+        "the dense CRF, of the training images. boundary F: over object classes (HFPL's protocol, "
+        "absent classes left out).",
+        "Differences: to the plain method with the same seeds, 95% paired bootstrap intervals over "
+        "images, averaged over seeds. ellipse: the control that learns nothing.",
+    ]
+    write_outcome(results / f"{name}.json", name=name, command=command, rows=rows, notes=notes)
+
+
+def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any]) -> dict[str, Cell]:
+    mine = [seeds[s]["scores"][what] for s in seeds]
+    both = sorted(seeds.keys() & plain.keys())
+    row: dict[str, Cell] = {"recipe": recipe, "of": what, "seeds": len(seeds)}
+    for title, key, counts in (
+        ("mIoU", "mean_iou", "region"),
+        ("boundary F", "boundary_f", "boundary"),
+    ):
+        row[title] = f"{100 * sum(m[key] for m in mine) / len(mine):.1f}"
+        row[f"{title}, to plain"] = ""
+        if both:
+            stacks = [
+                torch.stack([run[s]["scores"][what][counts] for s in both])
+                for run in (plain, seeds)
+            ]
+            row[f"{title}, to plain"] = signed(difference(*stacks, outline=counts == "boundary"))
+    precision = [m["tag_map"] for m in mine if m["tag_map"] is not None]
+    row["tag mAP"] = f"{100 * sum(precision) / len(precision):.1f}" if precision else ""
+    row["training, s"] = round(sum(r["seconds"] for r in seeds.values()) / len(seeds))
+    return row
+
+
+def difference(base: Tensor, other: Tensor, *, outline: bool) -> Interval:
+    """Paired difference of the mean over classes, from counts (seeds, images, classes, k)."""
+    classes, k = base.shape[-2:]
+    ratio, first = (boundary_f, 1) if outline else (iou, 0)
+
+    def statistic(sums: Tensor) -> Tensor:
+        values = ratio(sums.view(*sums.shape[:-1], classes, k))
+        return values[..., first:].nanmean(-1)
+
+    return paired_bootstrap(base.flatten(2), other.flatten(2), statistic=statistic)
+
+
+def signed(interval: Interval) -> str:
+    return f"{100 * interval.difference:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=["fit", "table"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--labels", default="SegmentationClass")
+    parser.add_argument("--runs", type=Path, default=Path("runs/tags_gain"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--recipes", nargs="+", default=[r for pair in PAIRS.items() for r in pair])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    name = f"tags_gain_{options.labels.removeprefix('Segmentation').lower()}"
+    runs = options.runs / name
+    if options.step == "table":
+        command = "python benchmarks/tags_gain.py fit|table --data msrc-objects"
+        table(runs, options.out, name, command)
+        return
+    control(options.data, options.labels, runs)
+    for seed in options.seeds:
+        for recipe in options.recipes:
+            fit(options.data, options.labels, runs, recipe, seed, options.sets)
+
+
+if __name__ == "__main__":
+    main()
