@@ -12,9 +12,8 @@ procedural (a few random blobs a class), or the real ones of a VOC layout given 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -27,6 +26,7 @@ from skimage.morphology import disk
 from outcome import Cell, write_outcome
 from segmend.metrics import boundary_counts, boundary_f, class_mean
 from thresholds import table
+from timing import fastest, finish
 
 NUM_CLASSES = 21
 SIZES = ((375, 500), (213, 320))
@@ -115,20 +115,6 @@ def class_counts(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, int, i
     return matched, np.sum(ours), found, np.sum(theirs)
 
 
-def fastest(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds of processor time of the fastest of `repeats` runs of each, taken in turn.
-
-    Of this thread's processor time, which other work on the machine does not lengthen.
-    """
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats + 1):
-        for name, work in works.items():
-            start = time.thread_time()
-            work()
-            times[name].append(time.thread_time() - start)
-    return {name: 1e3 * min(each[1:]) for name, each in times.items()}
-
-
 def measure(kind: str, maps: list[np.ndarray], repeats: int) -> dict[str, Cell]:
     """One row: milliseconds an image three ways, and the two ratios."""
     pairs = [(spoil(labels), labels) for labels in maps]
@@ -149,7 +135,11 @@ def measure(kind: str, maps: list[np.ndarray], repeats: int) -> dict[str, Cell]:
     found, wanted = ours(), torch.from_numpy(all_classes())
     if not torch.equal(found[:, 1:], wanted[:, 1:]):
         raise SystemExit(f"{kind}: the counts differ from the published way's")
-    ms = fastest({"ours": ours, "published": all_classes, "present": present_only}, repeats)
+    ms = fastest(
+        {"ours": ours, "published": all_classes, "present": present_only},
+        repeats,
+        clock=time.thread_time,
+    )
     height, width = maps[0].shape
     return {
         "labels": kind,
@@ -188,9 +178,7 @@ def main() -> None:
     if options.out:
         write_outcome(options.out, name="contour", command=command, rows=rows, notes=NOTES)
     slow = [row for row in rows if float(row["published / ours"] or 0) < GOAL]
-    for row in slow:
-        print(f"missed: {row['labels']}, {row['size']}: 10 times faster", file=sys.stderr)
-    sys.exit(1 if slow else 0)
+    finish([f"{row['labels']}, {row['size']}: 10 times faster" for row in slow])
 
 
 if __name__ == "__main__":

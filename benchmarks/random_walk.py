@@ -28,6 +28,7 @@ from torch import Tensor
 from outcome import Cell, write_outcome
 from segmend.tags.affinity import half_plane_offsets, overlap, pairwise_affinity, shifted
 from segmend.tags.random_walk import random_walk, transition
+from timing import fastest, finish
 
 RADIUS, BETA = 5, 8.0
 CLASSES = 21
@@ -117,17 +118,6 @@ def weights_of(affinity: Tensor, offsets: list[tuple[int, int]]) -> dict[tuple[i
     return {offset: weight / total for offset, weight in weights.items()}
 
 
-def fastest(works: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, float]:
-    """Milliseconds of the fastest of `repeats` runs of each, in turn, after one to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1e3 * min(each[1:]) for name, each in times.items()}
-
-
 def measure(side: int, scored: int, steps: int, repeats: int) -> dict[str, Cell]:
     """One row: times in ms, the ratio that is claimed, and the largest difference of each."""
     scores, affinity, offsets = example(side, scored)
@@ -201,10 +191,7 @@ def main() -> None:
     )
     if options.out:
         write_outcome(options.out, name="random_walk", command=command, rows=rows, notes=NOTES)
-    failures = [goal for row in rows for goal in missed(row)]
-    for goal in failures:
-        print(f"missed: {goal}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    finish([goal for row in rows for goal in missed(row)])
 
 
 if __name__ == "__main__":

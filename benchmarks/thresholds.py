@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from segmend.refine.histogram import worth_counting
 from segmend.refine.patch_grid import patch_grid
 from segmend.refine.patch_masks import apply_thresholds, patch_iou
 from segmend.refine.thresholds import best_thresholds
+from timing import fastest, finish
 
 SIDE = 512
 PATCH_SIDES = (64, 128, 256, 512)
@@ -89,20 +89,6 @@ def write_in_place(scores: np.ndarray, threshold: float) -> np.ndarray:
 def compare(scores: np.ndarray, threshold: float) -> np.ndarray:
     """The leanest way: one comparison, one byte a pixel."""
     return scores > threshold
-
-
-def fastest(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds of the fastest of `repeats` runs of each, taken in turn, after one to warm up.
-
-    In turn, so that other work on the machine meets all of them alike.
-    """
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1e3 * min(each[1:]) for name, each in times.items()}
 
 
 def measure(kind: str, side: int, images: int, repeats: int) -> dict[str, Cell]:
@@ -211,10 +197,7 @@ def main() -> None:
     )
     if options.out:
         write_outcome(options.out, name="thresholds", command=command, rows=rows, notes=NOTES)
-    failures = [goal for row in rows for goal in missed(row)]
-    for goal in failures:
-        print(f"missed: {goal}", file=sys.stderr)
-    sys.exit(1 if failures else 0)
+    finish([goal for row in rows for goal in missed(row)])
 
 
 if __name__ == "__main__":
