@@ -36,7 +36,7 @@ class Set:
 SETS = {
     "kvasir": Set("kvasir-seg", 128, 30, 128, 16, 40, 8),
     "roads": Set("epfl-roads", None, 100, 256, 4, 80, 8),
-    "nuclei": Set("bbbc038-nuclei", None, 16, 128, 8, 40, 2),
+    "nuclei": Set("bbbc038-nuclei", None, 16, 128, 8, 20, 2),
 }
 ARCHITECTURES = ("fpn", "unet")
 
