@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segmend import tags
 from segmend.refine import patch_pseudo_labels
 from segmend.refine.gate_scores import SHIFTS, binary_scores
 
@@ -98,17 +98,11 @@ def dense_crf(
 
 
 def _crf(logits: Tensor, image: Tensor, compat: float, srgb: float) -> Tensor:
-    from pydensecrf import densecrf
-    from pydensecrf.utils import unary_from_softmax
-
-    height, width = logits.shape
     p = logits.float().sigmoid().clamp(1e-4, 1 - 1e-4)
-    field = densecrf.DenseCRF2D(width, height, 2)
-    field.setUnaryEnergy(unary_from_softmax(torch.stack([1 - p, p]).numpy()))
-    field.addPairwiseGaussian(sxy=3, compat=3)
-    rgb = np.ascontiguousarray((image * 255).round().byte().permute(1, 2, 0).numpy())
-    field.addPairwiseBilateral(sxy=50, srgb=srgb, rgbim=rgb, compat=compat)
-    return torch.from_numpy(np.array(field.inference(5))[1].reshape(height, width)) > 0.5
+    settings = tags.CrfSettings(
+        colour_width=50, colour_range=srgb, colour_weight=compat, iterations=5
+    )
+    return tags.dense_crf(torch.stack([1 - p, p]), image, settings=settings)[1] > 0.5
 
 
 def oracle_masks(logits: Tensor, labels: Tensor, patch_size: int | None) -> Tensor:

@@ -52,7 +52,10 @@ class PermutohedralLattice:
         self._slice = sparse.csr_matrix((weights.reshape(-1), index, starts), (n, self.corners))
 
     def filter(self, values: Floats) -> Floats:
-        """The sums for values (n,), float32 (n,)."""
+        """The sums for values (n,) or (n, channels), float32 of the same shape.
+
+        Four channels and more are faster together, fewer one by one.
+        """
         result: Floats = self._slice @ self._blur(self._slice.T @ values)
         return result
 
@@ -68,11 +71,12 @@ class PermutohedralLattice:
         return roots
 
     def _blur(self, held: Floats) -> Floats:
-        padded = np.zeros(self.corners + 1, dtype=np.float32)  # the last: a missing neighbour
+        # The last is the neighbour of those that have none.
+        padded = np.zeros((self.corners + 1, *held.shape[1:]), dtype=np.float32)
         padded[:-1] = held
         for ahead, behind in self._near:
-            sides = padded.take(ahead)
-            sides += padded.take(behind)
+            sides = padded.take(ahead, axis=0)
+            sides += padded.take(behind, axis=0)
             sides *= np.float32(0.5)
             padded[:-1] += sides
         return padded[:-1]
@@ -111,13 +115,15 @@ def _corners(features: Floats) -> tuple[Integers, Floats, list[int]]:
 def _elevate(features: Floats) -> Floats:
     """Features (d, n) in the hyperplane of d + 1 coordinates that sum to zero.
 
-    The scale makes the standard deviation of all blurs together one unit of the features.
+    The scale makes the standard deviation of all blurs together one unit of the features. It is
+    rounded as in the reference implementation, so that pixels on faces fall to the same side.
     """
     d, n = features.shape
+    unit = float(np.float32(np.sqrt(2 / 3) * (d + 1)))
     position = np.empty((d + 1, n), dtype=np.float32)
     rest = np.zeros(n, dtype=np.float32)
     for i in range(d, 0, -1):
-        scaled = features[i - 1] * np.float32(np.sqrt(2 / 3) * (d + 1) / np.sqrt(i * (i + 1)))
+        scaled = features[i - 1] * np.float32(1 / math.sqrt(i * (i + 1)) * unit)
         np.subtract(rest, np.float32(i) * scaled, out=position[i])
         rest += scaled
     position[0] = rest
