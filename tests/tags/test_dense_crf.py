@@ -1,4 +1,4 @@
-"""The wrapper against mean-field inference with full kernel matrices in NumPy."""
+"""Against mean field with full kernel matrices in NumPy; what holds for any CRF; arguments."""
 
 import sys
 
@@ -133,10 +133,40 @@ def test_published_settings():
     assert CRF_SETTINGS["confident-labels"].label_confidence == 0.7
 
 
-def test_missing_library_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
-    with pytest.raises(SegmendError, match=r"pip install pydensecrf2.*or choose another.*pamr"):
-        dense_crf(*scene(0))
+def test_installs_without_the_reference(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    assert dense_crf(*scene(0)).shape == (3, HEIGHT, WIDTH)
+
+
+@given(seed=st.integers(0, 99), classes=st.integers(2, 6))
+@settings(max_examples=10)
+def test_classes_are_alike_and_only_ratios_count(seed, classes):
+    probs, image = scene(seed, classes)
+    chosen = CrfSettings(smooth_weight=1, colour_weight=1, iterations=3)
+    plain = dense_crf(probs.clamp(min=0.01), image, settings=chosen)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(classes, generator=generator)
+    turned = dense_crf(probs.clamp(min=0.01)[order], image, settings=chosen)
+    torch.testing.assert_close(turned, plain[order], atol=1e-5, rtol=0)
+    # A factor on the scores of a pixel is a constant on its energies.
+    factor = 0.1 + 0.9 * torch.rand(1, HEIGHT, WIDTH, generator=generator)
+    scaled = dense_crf(probs.clamp(min=0.01) * factor, image, settings=chosen)
+    torch.testing.assert_close(scaled, plain, atol=1e-5, rtol=0)
+
+
+def test_nothing_to_tell_classes_apart():
+    probs = torch.full((4, 12, 10), 0.25)
+    found = dense_crf(probs, torch.full((3, 12, 10), 0.4), settings="confident-labels")
+    torch.testing.assert_close(found, probs, atol=1e-4, rtol=0)
+
+
+def test_certain_regions_stay():
+    labels = torch.arange(3).repeat_interleave(5).expand(14, 15)
+    image = torch.stack([labels / 2, 1 - labels / 2, (labels == 1).float()])
+    sure = torch.nn.functional.one_hot(labels, 3).permute(2, 0, 1).float()
+    once = dense_crf(sure, image)
+    torch.testing.assert_close(once, sure, atol=1e-3, rtol=0)
+    torch.testing.assert_close(dense_crf(once.clamp(0, 1), image), once, atol=1e-3, rtol=0)
 
 
 PROBS, IMAGE = scene(0)
@@ -152,6 +182,10 @@ LABELS = torch.zeros(HEIGHT, WIDTH, dtype=torch.long)
         (lambda: dense_crf(PROBS, IMAGE[:, 1:]), r"image: want float \(3, 9, 8\)"),
         (lambda: dense_crf(PROBS, IMAGE, settings="no"), "want one of affinity-labels, conf"),
         (lambda: dense_crf(PROBS, IMAGE, scale=0), "want scale > 0"),
+        (
+            lambda: dense_crf(PROBS, IMAGE, settings=CrfSettings(colour_range=0)),
+            "want widths > 0, got 3, 80 and 0",
+        ),
         (lambda: dense_crf_from_labels(LABELS.float(), IMAGE, num_classes=1), "labels: want int"),
         (lambda: dense_crf_from_labels(LABELS + 2, IMAGE, num_classes=2), r"in \[0, 2\), found 2"),
         (

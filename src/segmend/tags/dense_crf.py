@@ -146,6 +146,9 @@ def _infer(unary: Tensor, image: Tensor, settings: CrfSettings, scale: float) ->
         raise SegmendError(
             f"want scale > 0 and iterations >= 0, got {scale} and {settings.iterations}"
         )
+    widths = (settings.smooth_width, settings.colour_width, settings.colour_range)
+    if not min(widths) > 0:
+        raise SegmendError("CRF settings: want widths > 0, got {}, {} and {}".format(*widths))
     if classes == 1:
         return torch.ones_like(unary)
     colours = (image.detach().cpu().clamp(0, 1) * 255).round()
