@@ -38,7 +38,8 @@ def test_equals_a_ridge_regression_in_every_window(radius):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 1, 9, 11, generator=generator, dtype=torch.float64)
     images = torch.rand(1, 3, 9, 11, generator=generator, dtype=torch.float64)
-    found = guided_filter(logits, images, Guide(radius, 1e-2)).sigmoid()[0, 0]
+    share = 1e-2 / float(images.var((2, 3), unbiased=False).mean())
+    found = guided_filter(logits, images, Guide(radius, share)).sigmoid()[0, 0]
     wanted = window_by_window(logits.sigmoid()[0, 0].numpy(), images[0].numpy(), radius, 1e-2)
     np.testing.assert_allclose(found.numpy(), wanted.clip(1e-4, 1 - 1e-4), atol=1e-9)
 
@@ -48,7 +49,7 @@ def test_edges_of_the_image_survive_and_noise_does_not():
     images[..., 16:] = 1
     generator = torch.Generator().manual_seed(0)
     probs = 0.2 + 0.6 * images[:, :1] + 0.1 * torch.randn(1, 1, 32, 32, generator=generator)
-    found = guided_filter(probs.clamp(0.01, 0.99).logit(), images, Guide(4, 1e-3)).sigmoid()
+    found = guided_filter(probs.clamp(0.01, 0.99).logit(), images, Guide(4, 1e-2)).sigmoid()
     for half in (found[..., 2:15], found[..., 17:30]):
         assert half.std() < 0.03
     assert float((found[..., 16] - found[..., 15]).mean()) > 0.5
@@ -60,6 +61,12 @@ def test_a_grey_image_gives_the_mean_of_means():
     flat = torch.nn.functional.avg_pool2d(logits.sigmoid(), 5, 1, 2, count_include_pad=False)
     flat = torch.nn.functional.avg_pool2d(flat, 5, 1, 2, count_include_pad=False)
     torch.testing.assert_close(found, flat.clamp(1e-4, 1 - 1e-4), atol=1e-4, rtol=0)
+
+
+def test_contrast_and_brightness_of_the_image_do_not_matter():
+    logits, images = torch.randn(1, 1, 16, 16), torch.rand(1, 3, 16, 16)
+    one, other = (guided_filter(logits, x, Guide(2, 0.1)) for x in (images, 0.2 + 0.1 * images))
+    torch.testing.assert_close(one, other, atol=2e-3, rtol=0)
 
 
 def test_channels_are_filtered_alike():

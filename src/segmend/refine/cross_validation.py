@@ -69,6 +69,7 @@ def fit_refiner(
             images=guides or None,
             task=options.task,
             confidence=options.gate_confidence,
+            boundary_slack=options.boundary_slack,
             seed=options.seed,
         )
     return Refiner(networks, options=options, gate=gate, channels=channels, with_images=with_images)

@@ -29,9 +29,6 @@ from segmend.refine.gate_scores import (
 )
 from segmend.refine.guided import GUIDES, Guide, guided_filter
 
-OUTLINE_SLACK = 0.005
-"""How far a guide may bring the boundary F of the average image below the base's: half a point."""
-
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the correction that are tried."""
 
@@ -99,6 +96,7 @@ def choose_gate(
     images: Sequence[Tensor] | None = None,
     task: str = "segmentation",
     confidence: float = 0.9,
+    boundary_slack: float = 0.005,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Gate:
@@ -112,6 +110,8 @@ def choose_gate(
             maps at their best strength.
         confidence: bootstrap confidence, over images, that opening needs; 0 always opens at
             full strength.
+        boundary_slack: how far a guide may bring the boundary F of the average image below the
+            base's; half a point by default.
     Raises:
         SegmendError: the lists differ in length or are empty.
     """
@@ -124,7 +124,7 @@ def choose_gate(
     thresholds = SHIFTS if score is binary_scores else torch.zeros(1)
     alone = _judge(score, base, labels, strength=0.0)
     tried = list(_choices(score, base, refined, labels, images, sure=confidence == 0))
-    floor = alone.outline - OUTLINE_SLACK
+    floor = alone.outline - boundary_slack
     allowed = [c for c in tried if c.guide is None or not c.outline < floor]
     best = max(allowed, key=lambda choice: choice.score)
     weights = _resamples(len(base), num_resamples, seed=seed)

@@ -14,15 +14,19 @@ FLOOR = 1e-4
 """Filtered probabilities are kept this far from 0 and 1, before they become logits again."""
 
 
+SMALLEST = 1e-5
+"""Least variance that an image is taken to have: one that is all of one colour has none."""
+
+
 class Guide(NamedTuple):
-    """radius: half the window in pixels. epsilon: variance of colours (in [0, 1]) that is still
-    taken for noise: edges fainter than its root are smoothed over."""
+    """radius: half the window in pixels. epsilon: share of the image's own colour variance that is
+    still taken for noise, so that dim images keep their edges as bright ones do."""
 
     radius: int
     epsilon: float
 
 
-GUIDES = (Guide(2, 1e-3), Guide(4, 1e-3), Guide(8, 1e-3))
+GUIDES = (Guide(2, 0.3), Guide(4, 0.3), Guide(8, 0.3))
 """What the gate tries."""
 
 
@@ -38,7 +42,8 @@ def guided_filter(logits: Tensor, images: Tensor, guide: Guide) -> Tensor:
     Raises:
         SegmendError: the sizes differ.
     Reference:
-        He, Sun, Tang: Guided Image Filtering, PAMI 2013, section 3.4 (colour guidance).
+        He, Sun, Tang: Guided Image Filtering, PAMI 2013, section 3.4 (colour guidance); the
+        relative epsilon is ours.
     """
     if images.shape != (logits.shape[0], 3, *logits.shape[2:]):
         raise SegmendError(
@@ -47,7 +52,9 @@ def guided_filter(logits: Tensor, images: Tensor, guide: Guide) -> Tensor:
         )
     single = logits.shape[1] == 1
     probs = logits.sigmoid() if single else logits.softmax(1)
-    radius, epsilon = guide
+    radius = guide.radius
+    epsilon = guide.epsilon * images.var((2, 3), unbiased=False).mean(1).clamp_min(SMALLEST)
+    epsilon = epsilon[:, None, None]
     mean, red, green, blue = _box(images, radius), *images.unbind(1)
     m_red, m_green, m_blue = mean.unbind(1)
     # The six entries of the colours' covariance in each window, and its inverse by cofactors.

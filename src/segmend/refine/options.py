@@ -55,6 +55,9 @@ class RefineOptions(BaseModel):
     gate_confidence: float = Field(0.9, ge=0, lt=1)
     """The refiner acts only if its cross-validated gain is above zero with this bootstrap
     confidence; 0 always acts."""
+    boundary_slack: float = Field(0.005, ge=0, le=1)
+    """How far a guided filter may bring the boundary F of the average image below the base's: one
+    that closes the gaps between objects gains area. 1 does not ask."""
     batch_statistics: bool = False
     """PatchRefineNet only: normalise each image and patch by its own statistics when refining, as
     the original's prediction script does."""

@@ -133,9 +133,7 @@ def _posterior(
     return torch.where(total > 0, scores / total.clamp(min=1e-12), even).cpu()
 
 
-def _without_tags(
-    size: tuple[int, int], background: Background, ignore_index: int
-) -> PseudoMask:
+def _without_tags(size: tuple[int, int], background: Background, ignore_index: int) -> PseudoMask:
     known = background is not None
     labels = torch.full(size, 0 if known else ignore_index, dtype=torch.uint8)
     return PseudoMask(labels, torch.full(size, float(known)))
