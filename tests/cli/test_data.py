@@ -18,6 +18,7 @@ from test_download import Server, md5, server
 from segmend.cli.main import build_app
 from segmend.data.download import DATASETS
 from segmend.data.voc import VOCFolder
+from tests_support import run_command
 
 __all__ = ["server"]
 
@@ -119,3 +120,19 @@ def test_get_says_what_is_wrong(server: Server, tmp_path: Path) -> None:
         result = data("get", *words, "--out", tmp_path / "out")
         assert result.exit_code == 2
         assert text in result.stderr
+
+
+def test_scenes_of_a_run_record_are_drawn_again(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    done = run_command(
+        "data", "scenes", first, "--count", 3, "--set", "size=[32, 48]", "--set", "noise=0.2"
+    )
+    assert done.exit_code == 0, done.output
+    done = run_command("data", "scenes", second, "--recipe", first / "run.json")
+    assert done.exit_code == 0, done.output
+    names = sorted(p.relative_to(first) for p in first.rglob("*.png"))
+    assert len(names) == 6
+    assert all((first / n).read_bytes() == (second / n).read_bytes() for n in names)
+    done = run_command("data", "scenes", second, "--set", "sizes=3")
+    assert done.exit_code == 2
+    assert "Did you mean 'size'?" in done.output

@@ -22,19 +22,34 @@ SHOWN = 10  # problems of one kind on the screen; --json has them all
 
 def scenes(
     out: Annotated[Path, typer.Argument(help="Folder to write to.")],
-    count: Annotated[int, typer.Option(help="Images to draw.", min=1)] = 100,
-    size: Annotated[int, typer.Option(help="Height and width in pixels.")] = 96,
-    num_classes: Annotated[int, typer.Option(help="Classes, background included.")] = 5,
-    seed: Annotated[int, typer.Option(help="Image i of a seed is always the same.")] = 0,
+    count: Annotated[int | None, typer.Option(help="Images to draw.  [default: 100]")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Height and width in pixels.  [default: 96]")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Classes, background included.  [default: 5]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Image i of a seed is always the same.  [default: 0]")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file of settings, or a run.json.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
+    ] = None,
 ) -> None:
     """Write procedural images, masks and tags in the PASCAL VOC layout."""
-    from segmend.cli.settings import write_run_record
-    from segmend.data.scenes import write_scenes
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.data.scenes import ScenesJob, write_scenes
 
-    write_scenes(out, count, size=(size, size), num_classes=num_classes, seed=seed)
-    settings = {"count": count, "size": size, "num_classes": num_classes, "seed": seed}
-    write_run_record(out, "data scenes", settings)
-    typer.echo(f"{count} scenes of {num_classes} classes written to {out}")
+    square = None if size is None else (size, size)
+    given = {"count": count, "size": square, "num_classes": num_classes, "seed": seed}
+    job = resolve(ScenesJob, recipe, set_ or [], given)
+    print_settings(job)
+    write_scenes(out, **job.model_dump())
+    write_run_record(out, "data scenes", job)
+    typer.echo(f"{job.count} scenes of {job.num_classes} classes written to {out}")
 
 
 def check(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from segmend.data.files import write_json, write_text
@@ -23,6 +24,21 @@ from segmend.data.voc import tags_of
 from segmend.errors import SegmendError
 
 _SPLITS = {"train": 0.6, "val": 0.2, "test": 0.2}
+
+
+class ScenesJob(BaseModel):
+    """Settings of `segmend data scenes`; see `make_scenes`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    count: int = Field(100, ge=1, description="Images to draw.")
+    size: tuple[int, int] = Field((96, 96), description="Height and width in pixels.")
+    num_classes: int = Field(5, ge=2, le=255, description="Classes, background included.")
+    seed: int = Field(0, ge=0)
+    cooccurrence: float = Field(0.6, ge=0, le=1)
+    distractors: int = Field(3, ge=0)
+    empty: float = Field(0.05, ge=0, le=1)
+    noise: float = Field(0.03, ge=0)
 
 
 @dataclass(frozen=True)
