@@ -98,7 +98,7 @@ def _corners(features: Floats) -> tuple[Integers, Floats, list[int]]:
         origin, rank = _simplex(position[:, part])
         offset = (position[:, part] - origin) * np.float32(1 / size)
         # Both by rank: corner r lies ahead of corner r - 1 along the axis ranked d + 1 - r.
-        places = rank * np.intp(rank.shape[1]) + np.arange(rank.shape[1])
+        places = rank.astype(np.intp) * rank.shape[1] + np.arange(rank.shape[1])
         ranked = np.empty_like(offset)
         ranked.reshape(-1)[places] = offset
         turned = np.empty(rank.shape, dtype=np.int64)
