@@ -58,7 +58,7 @@ def pseudo_mask(
             of its own (h, w) beside `cams`, or None for data without a background class.
         normalise: method of `normalise_cams`; None: the maps are in [0, 1] already, as
             `random_walk` leaves them (outside, they are cut off).
-        refine: "crf" (default; needs pydensecrf2), "pamr", or None: the strongest score.
+        refine: "crf" (default), "pamr", or None: the strongest score.
         crf: settings of `dense_crf`.
         min_confidence: pixels whose posterior is below become `ignore_index`; 0 keeps all. With
             its published weights the CRF leaves few pixels below 0.9.
