@@ -1,10 +1,10 @@
 """Every code block of README and docs runs, page by page, top to bottom, in an empty folder.
 
 The folder holds what the pages say a user has: `data/train` and `data/test` with `images` and
-`masks`, `probs/train` and `probs/test` from some base model, and `photos` with tags. Training is cut
-short, nothing else is changed. A block that installs says so in a comment before it; only pip, make
-and git may. README's commands run in a shell as they stand there. Those of the other pages are called in this
-process, since starting PyTorch once a command would take most of the time.
+`masks`, `probs/train` and `probs/test` from some base model, and `photos` with tags. Training is
+cut short, nothing else is changed. A block that installs says so in a comment before it; only pip,
+make and git may. README's commands run in a shell as they stand there. Those of the other pages are
+called in this process, since starting PyTorch once a command would take most of the time.
 """
 
 from __future__ import annotations
