@@ -39,7 +39,8 @@ def table(out: Path, results: Path, command: str) -> None:
     for name, spec in SETS.items():
         rows: list[dict[str, Cell]] = []
         for architecture in ARCHITECTURES:
-            bases = sorted(p.parent for p in out.glob(f"{name}-{architecture}-*/maps.pt"))
+            scored = out.glob(f"{name}-{architecture}-*/baselines/counts")
+            bases = sorted(path.parents[1] for path in scored)
             rows += rows_of(architecture, bases) if bases else []
         if not rows:
             continue
