@@ -79,7 +79,7 @@ def read_cams(path: Path) -> CamFile:
         SegmendError: a missing, truncated or foreign file, or maps that are not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             missing = [key for key in KEYS if key not in content]
             if missing:
                 raise SegmendError(
