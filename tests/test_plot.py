@@ -11,6 +11,7 @@ from segmend.plot import (
     HIT,
     PANEL,
     Row,
+    class_colour,
     error_overlay,
     heat_overlay,
     label_overlay,
@@ -57,14 +58,21 @@ def test_sheet_refuses_rows_that_do_not_fit_the_headings():
         sheet([], ["base"])
 
 
-def test_labels_have_the_colours_of_voc_and_background_stays_bare():
+def test_labels_are_told_apart_and_background_stays_bare():
     image = torch.full((3, 1, 4), 0.5)
-    found = label_overlay(image, torch.tensor([[0, 1, 15, 255]]))
+    found = label_overlay(image, torch.tensor([[0, 1, 7, 255]]))
     torch.testing.assert_close(found[:, 0, 0], torch.full((3,), 0.5))
-    for column, colour in ((1, (128, 0, 0)), (2, (192, 128, 128))):
-        wanted = 0.4 * 0.5 + 0.6 * torch.tensor(colour) / 255
+    for column, label in ((1, 1), (2, 7)):
+        wanted = 0.4 * 0.5 + 0.6 * torch.tensor(class_colour(label))
         torch.testing.assert_close(found[:, 0, column], wanted)
     assert found[:, 0, 3].std() < 1e-6  # ignored: grey
+
+
+def test_no_two_of_21_classes_look_alike_and_none_is_grey():
+    colours = torch.tensor([class_colour(label) for label in range(1, 22)])
+    assert float(colours.std(dim=1).min()) > 0.1
+    apart = torch.cdist(colours, colours) + 9 * torch.eye(21)
+    assert float(apart.min()) > 0.12
 
 
 def test_heat_runs_through_its_stops_in_order():

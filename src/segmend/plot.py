@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from segmend.data.masks import voc_palette
 from segmend.errors import SegmendError
 
 # Okabe and Ito's palette: told apart under every common colour blindness.
@@ -17,6 +17,9 @@ HIT = (0, 158, 115)
 FALSE_POSITIVE = (230, 159, 0)
 FALSE_NEGATIVE = (204, 121, 167)
 IGNORED = (128, 128, 128)
+GOLDEN = 0.618034
+"""Steps of the golden ratio spread any number of hues evenly."""
+
 HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """Five stops of viridis, which keeps its order in grey and for the colour-blind."""
 
@@ -77,20 +80,28 @@ def error_overlay(
 
 
 def label_overlay(image: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """The image in grey with its classes in the colours of PASCAL VOC; background stays bare.
+    """The image in grey with its classes in colour; background stays bare.
+
+    Not in PASCAL VOC's colours: its seventh is grey, and could not be seen.
 
     Args:
         image: float (3, H, W) in [0, 1]. labels: integer (H, W).
     Returns:
         float (3, H, W) in [0, 1]; ignored pixels are grey.
     """
-    palette = torch.from_numpy(voc_palette().reshape(-1, 3)).float() / 255
+    palette = torch.tensor([class_colour(label) for label in range(256)])
     grey = image.mean(0, keepdim=True).expand(3, -1, -1)
     paint = palette[labels.long().clamp(0, len(palette) - 1)].permute(2, 0, 1)
     stained = torch.lerp(grey, paint, 0.6)
     ignored = torch.tensor(IGNORED, dtype=grey.dtype).view(3, 1, 1) / 255
     stained = torch.where(labels == ignore_index, torch.lerp(grey, ignored, 0.5), stained)
     return torch.where(labels == 0, grey, stained)
+
+
+def class_colour(label: int) -> tuple[float, float, float]:
+    """A colour for a class, RGB in [0, 1]: neighbours in label are far apart in hue."""
+    saturation, value = ((0.9, 1.0), (0.6, 1.0), (0.9, 0.7))[label // 8 % 3]
+    return hsv_to_rgb(label * GOLDEN % 1, saturation, value)
 
 
 def heat_overlay(image: Tensor, heat: Tensor) -> Tensor:
