@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segmend.cli.arguments import RECIPE, SETS
 from segmend.errors import SegmendError
 
 if TYPE_CHECKING:
@@ -32,12 +33,8 @@ def scenes(
     seed: Annotated[
         int | None, typer.Option(help="Image i of a seed is always the same.  [default: 0]")
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="YAML file of settings, or a run.json.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    recipe: RECIPE = None,
+    set_: SETS = None,
 ) -> None:
     """Write procedural images, masks and tags in the PASCAL VOC layout."""
     from segmend.cli.settings import print_settings, resolve, write_run_record

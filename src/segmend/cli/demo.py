@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segmend.cli.arguments import RECIPE, SETS
+
 if TYPE_CHECKING:
     from segmend.data.sample import NucleiSample
     from segmend.engine.evaluation import Evaluation
@@ -22,12 +24,8 @@ def demo(
         int | None, typer.Option(help="Passes over the fitting images.  [default: 30]", min=1)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the refiner.  [default: 0]")] = None,
-    recipe: Annotated[
-        Path, typer.Option(help="YAML file of the refiner's settings, or a bundled recipe.")
-    ] = Path("demo"),
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    recipe: RECIPE = Path("demo"),
+    set_: SETS = None,
 ) -> None:
     """Mend a real model's masks on bundled nuclei images, in under three minutes.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from segmend.cli.arguments import RECIPE, SETS
+
 
 def export(
     out: Annotated[Path, typer.Option(help="File to write, such as refiner.onnx.")],
@@ -19,12 +21,8 @@ def export(
     format_: Annotated[
         str | None, typer.Option("--format", help="onnx is the one there is.")
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="YAML file of settings, or a run.json.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-    ] = None,
+    recipe: RECIPE = None,
+    set_: SETS = None,
 ) -> None:
     """Write a model or refiner as ONNX, with dynamic height and width.
 

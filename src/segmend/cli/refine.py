@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from segmend.cli.arguments import RECIPE, SETS
+
 if TYPE_CHECKING:
     from segmend.refine import Refiner
     from segmend.refine.cross_validation import Progress
@@ -21,12 +23,6 @@ IMAGES = Annotated[
 ]
 
 
-RECIPE = Annotated[Path | None, typer.Option(help="YAML file of settings, or a run.json.")]
-SETS = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-]
-
-
 def fit(
     probs: PROBS,
     masks: Annotated[Path, typer.Option(help="Folder of the true masks.")],
@@ -36,9 +32,7 @@ def fit(
         str | None,
         typer.Option(help="bias-field (default), patch-refine-p0, -p4 or -p64."),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(help="YAML file, or a bundled recipe such as refine-published.")
-    ] = None,
+    recipe: RECIPE = None,
     set_: SETS = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and crops.")] = None,
     ignore_index: Annotated[int, typer.Option(help="Mask value of ignored pixels.")] = 255,

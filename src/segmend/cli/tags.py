@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from segmend.cli.arguments import RECIPE, SETS
+
 if TYPE_CHECKING:
     from segmend.data.tags import TagFolder
     from segmend.tags.evaluation import TagScores
@@ -27,12 +29,6 @@ LABELS = Annotated[
     str | None, typer.Option(help="VOC layout: folder of true masks.  [default: SegmentationClass]")
 ]
 MASKS = Annotated[Path | None, typer.Option(help="Folder of true masks, if not in the VOC layout.")]
-RECIPE = Annotated[
-    Path | None, typer.Option(help="YAML file, or a bundled recipe such as cam or cam++.")
-]
-SETS = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting.")
-]
 RESUME = Annotated[bool, typer.Option(help="Keep what an earlier run has finished.")]
 
 

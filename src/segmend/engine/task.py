@@ -47,11 +47,15 @@ class SegmentationTask(L.LightningModule):
         self._val_losses: list[Tensor] = []
         self._counts: Tensor | None = None
 
-    def _logits_and_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        images = batch["image"]
+    def images_of(self, batch: dict[str, Any]) -> Tensor:
+        """A batch's images in the memory layout that the options ask for."""
+        images: Tensor = batch["image"]
         if self.options.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.model(images)
+        return images
+
+    def _logits_and_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        logits = self.model(self.images_of(batch))
         loss = self.options.loss_for(logits.shape[1])
         return logits, segmentation_loss(
             logits, batch["target"], loss=loss, ignore_index=self.options.ignore_index

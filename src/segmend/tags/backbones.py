@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from segmend.models.squeezenet import CHANNELS, STAGES, SqueezeNetEncoder
 STRIDES = (8, 16)
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network whose levels, the last one at `stride`, are all given out.
 
     `channels` are those of the levels. `forward` takes ImageNet-normalised images whose sides are
@@ -23,8 +24,9 @@ class Backbone(nn.Module):
     channels: tuple[int, ...]
     stride: int
 
+    @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
-        raise NotImplementedError
+        """Maps from fine to coarse; see the class."""
 
 
 class _SqueezeNet(Backbone):

@@ -62,9 +62,3 @@ def load_classifier(folder: str | Path) -> LoadedClassifier:
     )
     load_segmenter(folder, model=model)
     return LoadedClassifier(model.eval(), classes, background)
-
-
-def tagger_of(folder: str | Path) -> LoadedClassifier:
-    """The network of a run that tells tags best: the plain one where two were trained."""
-    second = Path(folder) / TAGGER
-    return load_classifier(second if (second / FILE).exists() else folder)

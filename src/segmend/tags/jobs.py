@@ -25,7 +25,6 @@ from segmend.tags.classifier_files import (
     LoadedClassifier,
     describe_classifier,
     load_classifier,
-    tagger_of,
 )
 from segmend.tags.inference import image_maps
 from segmend.tags.network import TagClassifier, build_classifier
@@ -109,21 +108,22 @@ def draw_cams(
     Raises:
         SegmendError: another list of classes than the network was trained on; maps of NaN.
     """
-    drawer, tagger = load_classifier(run), tagger_of(run)
+    drawer = load_classifier(run)
     _same_classes(drawer, items, run)
+    tagger = load_classifier(run / TAGGER).model if (run / TAGGER).exists() else None
     device = pick_device(options.accelerator)
-    for model in (drawer.model, tagger.model):
-        model.to(device).to(memory_format=torch.channels_last)
+    for model in (drawer.model, tagger):
+        if model is not None:
+            model.to(device).to(memory_format=torch.channels_last)
     paths = [out / f"{name}.npz" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
-    has_two = (run / TAGGER).exists()
     for index in track(todo, description="activation maps", enabled=progress):
         item = items[index]
         image = item["image"].to(device)
         maps, scores = image_maps(drawer.model, image, scales=options.scales, flip=options.flip)
-        if has_two:
+        if tagger is not None:
             with torch.inference_mode():
-                scores = tagger.model.read(image[None]).scores[0]
+                scores = tagger.read(image[None]).scores[0]
         size = (image.shape[1], image.shape[2])
         write_cams(paths[index], maps.cpu(), item["tags"], scores.cpu(), size)
     return paths

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.engine.options import TrainOptions
 from segmend.models.segmenters import Weights
-from segmend.tags.activation import Form, Normalisation
+from segmend.tags.activation import Normalisation
 from segmend.tags.network import Method
 
 
@@ -43,15 +43,12 @@ class TagOptions(TrainOptions):
     fsl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before FSL.")
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
-    form: Form = "binomial"
     tagger: bool = Field(
         False, description="First train a plain network: it tells tags, and the other starts there."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> TagOptions:
-        if self.form == "multinomial":
-            raise ValueError("form: the trainer's head has no background; it takes 'binomial'")
         if self.long_side is not None and not 32 <= self.long_side[0] <= self.long_side[1]:
             raise ValueError(f"long_side: want 32 <= low <= high, got {self.long_side}")
         return self

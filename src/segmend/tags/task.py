@@ -110,7 +110,7 @@ class TagTask(SegmentationTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of one batch: image (N, 3, H, W), target (N, H, W), tags (N, C)."""
-        images, tags = self._images(batch), batch["tags"]
+        images, tags = self.images_of(batch), batch["tags"]
         inside = batch["target"] != IGNORED
         if isinstance(self.model, SeamClassifier):
             loss = two_view_loss(
@@ -126,19 +126,13 @@ class TagTask(SegmentationTask):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        scores = pool_scores(self.model(self._images(batch)), pooling=self.options.pooling)
+        scores = pool_scores(self.model(self.images_of(batch)), pooling=self.options.pooling)
         loss = F.binary_cross_entropy_with_logits(scores.float(), batch["tags"].float())
         self._val_losses.append(loss.detach())
 
     def on_validation_epoch_end(self) -> None:
         # No score: the best maps are not those of the best classifier, so the last epoch is kept.
         self.validation = {"val_loss": float(torch.stack(self._val_losses).mean())}
-
-    def _images(self, batch: dict[str, Any]) -> Tensor:
-        images: Tensor = batch["image"]
-        if self.options.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return images
 
     def _done(self) -> float:
         """Share of the training that lies behind."""
