@@ -1,0 +1,1 @@
+"""CoLab: context labels that stop over-segmentation, learned through meta-gradients."""

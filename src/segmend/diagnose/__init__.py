@@ -1,0 +1,1 @@
+"""What is systematically wrong with a model's masks, and what mending each error would gain."""
