@@ -102,7 +102,7 @@ class ReliabilityCurve:
 
 @dataclass(frozen=True)
 class SizeBin:
-    """Objects of the truth between two areas in pixels: how many, how well covered, how many hit."""
+    """Objects of the truth between two areas in pixels: how many, how well found."""
 
     smallest: int
     largest: int
