@@ -1,0 +1,212 @@
+"""Group ranking: pixels that wear an impossible class are pushed to the possible ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segmend.errors import SegmendError
+from segmend.rectify.candidates import check_logits, out_of_candidate_mask
+from segmend.rectify.groups import Groups, Splitter, all_candidates
+from segmend.rectify.pixels import Places, places_of, rows_of
+
+Form = Literal["all", "any", "foreground", "max", "hinge"]
+Average = Literal["oc", "all", "every"]
+
+LARGEST = 1e20  # of a logit; a pixel with one beyond is left out, like one with infinities
+FLOOR = -1e30  # stands for a class that is not in a group; minus infinity has NaN gradients
+
+
+def rectification_loss(
+    logits: Tensor,
+    candidates: Tensor,
+    *,
+    form: Form = "foreground",
+    groups: Splitter | None = None,
+    margin: float = 0.0,
+    average: Average = "oc",
+    valid: Tensor | None = None,
+    background: int | None = 0,
+    class_logits: Tensor | None = None,
+) -> Tensor:
+    """How far the impossible classes are above the possible ones, at out-of-candidate pixels.
+
+    With I the in-candidate and O the out-of-candidate group of a pixel, s its logits, m the
+    margin, and LSE the logarithm of a sum of exponentials:
+
+    "all"         softplus(m + LSE_O(s) + LSE_I(-s)): every i in I shall beat every o in O. The
+                  published idea as far as it can be inferred. The strongest pull goes to the
+                  lowest candidate, mostly the background.
+    "any"         softplus(m + LSE_O(s) - LSE_I(s)): the best i shall. With m = 0 and fixed groups
+                  it is -log of the candidates' probability.
+    "foreground"  "any" among the foreground classes alone: the background's logit has a gradient
+                  of exactly 0. Nothing is asked where the image has no foreground candidate.
+    "max"         softplus(m + max_O(s) - max_I(s)), the limit of "any" for sharp logits.
+    "hinge"       the sum over all pairs of max(0, m + s_o - s_i).
+
+    Args:
+        logits: float (N, K, H, W), or with D; any size of values in half precision too.
+        candidates: bool (N, K), see `candidates_of`.
+        groups: splits the classes at each pixel; None: all candidates against all others.
+            `AdaptiveSplit` is the paper's. "foreground" takes the background out of both groups.
+        margin: added to every difference, in logits; 0 is our default, none is published.
+        average: "oc" is the mean over out-of-candidate pixels, "all" their sum over the number of
+            valid pixels, "every" the mean over all valid pixels, also those that are right.
+        valid: bool (N, H, W), for instance False where a crop was padded. Tags hold where
+            pseudo-labels are unsure, so such pixels are best left in.
+        background: its label, or None; "foreground" is then "any".
+        class_logits: float (N, C, H, W), the foreground classes' own logits of a hierarchical
+            head. They are ranked instead of `logits` (which tell the pixels), and what is not
+            among their ancestors, the background's logit first of all, has no gradient.
+    Returns:
+        Scalar, float32 at least; 0 with a graph where there is nothing to rectify. A pixel with a
+        logit that is not finite (or beyond 1e20) is in neither sum nor count.
+    Raises:
+        SegmendError: shapes, types or options that do not fit.
+    Source:
+        Cheng et al., CVPR 2023 (OCR); no code or formula was available, see the documentation for
+        what is inferred.
+    """
+    _check(form, average, margin, background, logits)
+    check_logits(logits, candidates, valid)
+    ranked = _ranked(logits, class_logits, background)
+    with torch.no_grad():
+        asked = _asked(logits, candidates, valid, average=average)
+        places = places_of(asked)
+    rows = rows_of(ranked, places)
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    usable = (rows.detach().abs() <= LARGEST).all(1)  # a NaN is not
+    if not bool(usable.all()):
+        rows = rows.masked_fill(~usable[:, None], 0.0)
+    inside, outside = _groups(
+        logits, places, candidates, groups or all_candidates,
+        background=background, with_background=form != "foreground" and class_logits is None,
+        drop_column=class_logits is not None,
+    )  # fmt: skip
+    each = _FORMS[form](rows, Groups(inside, outside), margin).where(usable, 0.0)
+    left_out = len(usable) - int(usable.sum())
+    count = len(usable)
+    if average == "all":
+        count = asked.numel() if valid is None else int(valid.sum())
+    return each.sum() / max(count - left_out, 1)
+
+
+def group_ranking(scores: Tensor, groups: Groups, *, form: Form, margin: float = 0.0) -> Tensor:
+    """The loss of each pixel from its logits, float (M, K): float (M,), 0 where a group is empty.
+
+    Forms as in `rectification_loss`; "foreground" wants the background in neither group.
+    """
+    if form not in get_args(Form):
+        raise SegmendError(f"form: want one of {get_args(Form)}, got {form!r}")
+    return _FORMS[form](scores, groups, margin)
+
+
+def _asked(logits: Tensor, candidates: Tensor, valid: Tensor | None, *, average: Average) -> Tensor:
+    if average != "every":
+        return out_of_candidate_mask(logits, candidates, valid=valid)
+    return torch.ones_like(logits[:, 0], dtype=torch.bool) if valid is None else valid
+
+
+def _ranked(logits: Tensor, class_logits: Tensor | None, background: int | None) -> Tensor:
+    """The logits to rank."""
+    if class_logits is None:
+        return logits
+    channels = logits.shape[1] - (background is not None)
+    wanted = (len(logits), channels, *logits.shape[2:])
+    if class_logits.shape != wanted or not class_logits.is_floating_point():
+        raise SegmendError(
+            f"class_logits: want float {wanted} for logits {tuple(logits.shape)}, got "
+            f"{class_logits.dtype} {tuple(class_logits.shape)}"
+        )
+    return class_logits
+
+
+@torch.no_grad()
+def _groups(
+    logits: Tensor,
+    places: Places,
+    candidates: Tensor,
+    split: Splitter,
+    *,
+    background: int | None,
+    with_background: bool,
+    drop_column: bool,
+) -> Groups:
+    """The groups of each pixel, with or without the background, as wide as what is ranked."""
+    hidden = background is not None and not with_background
+    if hidden:
+        candidates = candidates.clone()
+        candidates[:, background] = False
+    own = candidates[places.image]
+    found = Groups(own, ~own) if split is all_candidates else split(rows_of(logits, places), own)
+    if not hidden:
+        return found
+    if drop_column:
+        keep = [k for k in range(logits.shape[1]) if k != background]
+        return Groups(found.inside[:, keep], found.outside[:, keep])
+    outside = found.outside.clone()
+    outside[:, background] = False
+    return Groups(found.inside, outside)
+
+
+def _soft(scores: Tensor, group: Tensor) -> Tensor:
+    """LSE over a group, (M,); far below any logit where it is empty."""
+    return scores.masked_fill(~group, FLOOR).logsumexp(1)
+
+
+def _ranks(gap: Tensor, groups: Groups) -> Tensor:
+    """Softplus of a gap, 0 where a group is empty."""
+    both = groups.inside.any(1) & groups.outside.any(1)
+    return F.softplus(gap.where(both, 0.0)).where(both, 0.0)
+
+
+def _all_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
+    gap = margin + _soft(scores, groups.outside) + _soft(-scores, groups.inside)
+    return _ranks(gap, groups)
+
+
+def _any_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
+    gap = margin + _soft(scores, groups.outside) - _soft(scores, groups.inside)
+    return _ranks(gap, groups)
+
+
+def _max_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
+    inside, outside = (scores.masked_fill(~group, FLOOR).amax(1) for group in groups)
+    return _ranks(margin + outside - inside, groups)
+
+
+def _hinge_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
+    """One candidate after the other: the pairs at once would be (M, K, K)."""
+    total = scores.sum(1) * 0
+    most = int(groups.inside.sum(1).max()) if len(scores) else 0
+    there, index = groups.inside.to(torch.uint8).topk(most, dim=1)
+    for number in range(most):
+        rival = scores.gather(1, index[:, number : number + 1])
+        pairs = groups.outside & there[:, number : number + 1].bool()
+        total = total + F.relu(margin + scores - rival).masked_fill(~pairs, 0.0).sum(1)
+    return total
+
+
+def _check(form: str, average: str, margin: float, background: int | None, logits: Tensor) -> None:
+    if form not in get_args(Form):
+        raise SegmendError(f"form: want one of {get_args(Form)}, got {form!r}")
+    if average not in get_args(Average):
+        raise SegmendError(f"average: want one of {get_args(Average)}, got {average!r}")
+    if not math.isfinite(margin):
+        raise SegmendError(f"margin: want a number, got {margin}")
+    if background is not None and logits.ndim > 1 and not 0 <= background < logits.shape[1]:
+        raise SegmendError(f"background: want a label 0..{logits.shape[1] - 1}, got {background}")
+
+
+_FORMS: dict[str, Callable[[Tensor, Groups, float], Tensor]] = {
+    "all": _all_form,
+    "any": _any_form,
+    "foreground": _any_form,
+    "max": _max_form,
+    "hinge": _hinge_form,
+}
