@@ -1,1 +1,27 @@
 """CoLab: context labels that stop over-segmentation, learned through meta-gradients."""
+
+from __future__ import annotations
+
+from segmend.context.distance import distance_map, distance_mask, mask_from_distance
+from segmend.context.labels import compose_context_labels, context_targets
+from segmend.context.loss import context_loss, meta_objective
+from segmend.context.merging import (
+    MergedNetwork,
+    merge_background,
+    merge_background_probs,
+    merged_copy,
+)
+
+__all__ = [
+    "MergedNetwork",
+    "compose_context_labels",
+    "context_loss",
+    "context_targets",
+    "distance_map",
+    "distance_mask",
+    "mask_from_distance",
+    "merge_background",
+    "merge_background_probs",
+    "merged_copy",
+    "meta_objective",
+]
