@@ -92,7 +92,7 @@ def score_refiners(name: str, run: Path, seed: int, methods: list[str]) -> None:
             run / f"fit-{seed}",
             method,
             saved["test"],
-            lambda m=method, o=options, c=cases: refiner(name, m, o, seed, c, fitted),
+            lambda m=method, o=options, c=cases: refiner(name, m, o, seed, c, fitted, run),
         )
 
 
@@ -103,6 +103,7 @@ def refiner(
     seed: int,
     cases: list[Case],
     fitted: dict[str, Refiner],
+    run: Path,
 ) -> Apply:
     """A refiner as a function of one map and its image; `fitted` saves fitting one twice."""
     sees_image = "image" in method or "guide" in method
@@ -117,6 +118,7 @@ def refiner(
     if key not in fitted:
         examples = [Example(n, z, y, i if sees_image else None) for n, z, y, i in cases]
         fitted[key] = fit_refiner(examples, RefineOptions.model_validate(full))
+        fitted[key].save(run / f"fit-{seed}" / f"refiner-{len(fitted)}")
         print(f"  {method}: {fitted[key].gate}", flush=True)
     used = copy.copy(fitted[key])
     if "always on" in method:

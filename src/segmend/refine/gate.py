@@ -1,10 +1,10 @@
 """The gate: how far a refiner may move the base, decided on images that it was not fitted to.
 
 Every score here comes from cross-validation inside the fitting set. The strength, the guided
-filter (if images are at hand) and the threshold that score best are compared with the base at *its*
-best threshold on the same images; unless the gain is above zero with the asked confidence, the gate
-stays closed and the base is left as it was. A guided filter can gain area by closing the narrow
-gaps between objects: one that lowers the boundary F is not considered.
+filter (if images are at hand) and the threshold that score best are the gate's offer; it opens only
+if choosing so gains, with the asked confidence, on images that were left out of the choosing. Else
+the base is left as it was, at its own best threshold. A guided filter can gain area by closing the
+narrow gaps between objects: one that lowers the boundary F is not considered.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from segmend.errors import SegmendError
+from segmend.refine.gate_evidence import middle_of_best, out_of_bag_confidence
 from segmend.refine.gate_scores import (
     SHIFTS,
     Score,
@@ -44,8 +45,9 @@ class Gate:
         base_score: cross-validated score of the base, IoU in [0, 1] pooled over the fitting set
             (mIoU for many classes; minus MAE for saliency).
         best_strength, best_threshold, best_score: the refiner's best, whether it may act or not.
-        confidence: share of bootstrap resamples in which that best beats the base both pooled and
-            on the average image: a few large images alone must not open the gate.
+        confidence: share of bootstrap resamples in which choosing beats the base both pooled and
+            on the average image (a few large images alone must not open the gate), judged out
+            of bag: see `out_of_bag_confidence`.
         guide, best_guide: the guided filter that the image lays over the corrected map, or none.
     """
 
@@ -110,8 +112,8 @@ def choose_gate(
             maps at their best strength.
         confidence: bootstrap confidence, over images, that opening needs; 0 always opens at
             full strength.
-        boundary_slack: how far a guide may bring the boundary F of the average image below the
-            base's; half a point by default.
+        boundary_slack: how far a guide may bring the boundary F of the average image below that
+            of the same map without it; half a point by default.
     Raises:
         SegmendError: the lists differ in length or are empty.
     """
@@ -124,12 +126,14 @@ def choose_gate(
     thresholds = SHIFTS if score is binary_scores else torch.zeros(1)
     alone = _judge(score, base, labels, strength=0.0)
     tried = list(_choices(score, base, refined, labels, images, sure=confidence == 0))
-    floor = alone.outline - boundary_slack
-    allowed = [c for c in tried if c.guide is None or not c.outline < floor]
+    floors = {c.strength: c.outline for c in (alone, *tried) if c.guide is None}
+    allowed = [
+        c for c in tried if c.guide is None or not c.outline < floors[c.strength] - boundary_slack
+    ]
     best = max(allowed, key=lambda choice: choice.score)
-    weights = _resamples(len(base), num_resamples, seed=seed)
-    pooled_gains = (best.scores.pooled(weights) - alone.scores.pooled(weights))[:, 0]
-    image_gains = weights @ (best.scores.per_image() - alone.scores.per_image())
+    sure = out_of_bag_confidence(
+        alone.scores, [c.scores for c in allowed], num_resamples=num_resamples, seed=seed
+    )
     gate = Gate(
         strength=0.0,
         threshold=float(thresholds[alone.shift]),
@@ -138,7 +142,7 @@ def choose_gate(
         best_strength=best.strength,
         best_threshold=float(thresholds[best.shift]),
         best_score=best.score,
-        confidence=float(((pooled_gains > 0) & (image_gains > 0)).double().mean()),
+        confidence=sure,
         best_guide=best.guide,
     )
     helps = gate.confidence >= confidence and gate.best_score > gate.base_score
@@ -146,9 +150,9 @@ def choose_gate(
 
 
 class _Choice(NamedTuple):
-    """A strength and a guide at their best shift: the score there, and the parts of it.
+    """A strength and a guide: scores at all shifts, and the best shift with its score.
 
-    `outline` is the boundary F of the average image, NaN where nobody asks for it.
+    `outline` is the boundary F of the average image there, NaN for saliency, which has none.
     """
 
     strength: float
@@ -195,24 +199,13 @@ def _judge(
     strength: float,
     guide: Guide | None = None,
 ) -> _Choice:
-    """Maps at their best shift; of equally good neighbours the middle one."""
+    """Maps at their best shift."""
     scores = score(maps, labels)
     pooled = scores.pooled()
-    top = (pooled >= pooled.max() - 1e-9).nonzero()[:, 0]
-    shift = int(top[len(top) // 2])
+    shift = int(middle_of_best(pooled))
     cut = float(SHIFTS[shift]) if score is binary_scores else 0.0
-    judged = score is not saliency_scores and (guide is not None or strength == 0)
-    outline = mean_outline(maps, labels, cut) if judged else math.nan
-    kept = Scores(scores.parts[:, [shift]])
-    return _Choice(strength, shift, float(pooled[shift]), kept, outline, guide)
-
-
-def _resamples(count: int, num_resamples: int, *, seed: int) -> Tensor:
-    """How often each of `count` images is drawn: float64 (num_resamples, count)."""
-    generator = torch.Generator().manual_seed(seed)
-    draws = torch.randint(count, (num_resamples, count), generator=generator)
-    weights = torch.zeros(num_resamples, count, dtype=torch.float64)
-    return weights.scatter_add_(1, draws, torch.ones_like(draws, dtype=torch.float64))
+    outline = math.nan if score is saliency_scores else mean_outline(maps, labels, cut)
+    return _Choice(strength, shift, float(pooled[shift]), scores, outline, guide)
 
 
 def blend(base: Sequence[Tensor], refined: Sequence[Tensor], strength: float) -> list[Tensor]:
