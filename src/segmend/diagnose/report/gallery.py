@@ -1,0 +1,145 @@
+"""The gallery: the worst images with their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from segmend.diagnose.case import Case, CaseSet
+from segmend.diagnose.report.pictures import KINDS, Picture, draw, encode, flat
+from segmend.diagnose.report.ranking import Pick, main_fix, worst_images
+from segmend.diagnose.report.words import FAMILIES, percent, points
+from segmend.diagnose.result import Diagnosis, Family, ImageRow
+from segmend.errors import SegmendError
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of an entry. `source`: a data URI, or an address of the report's server."""
+
+    kind: str
+    source: str
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of the gallery, ready to be shown."""
+
+    position: int
+    name: str
+    score: str
+    note: str
+    overall: bool
+    kinds: dict[Family, float]
+    panels: tuple[Panel, ...]
+    mended: Panel | None
+
+
+Locate = Callable[[int, str, Picture], str]
+"""From position, kind of picture and the picture to what an `img` element reads."""
+
+
+def gallery(
+    diagnosis: Diagnosis, count: int, *, mended: CaseSet | None = None, locate: Locate | None = None
+) -> list[Entry]:
+    """Entries of the worst images; empty where the diagnosis keeps no cases.
+
+    Args:
+        count: at most so many images.
+        mended: the same images with mended predictions, for a slider between the two.
+        locate: where pictures are read from; they stand in the page by default.
+    Raises:
+        SegmendError: a mended prediction has another size than the base's.
+    """
+    if diagnosis.cases is None:
+        return []
+    after = {} if mended is None else _by_name(mended)
+    find = locate or (lambda position, kind, picture: picture.uri())
+    entries = []
+    for pick in worst_images(diagnosis, count):
+        row = diagnosis.images[pick.position]
+        case, at = flat(diagnosis.cases[row.index])
+        other = None
+        if mended is not None and row.name in after:
+            other = _same_slice(mended[after[row.name]], case, at)
+        entries.append(_entry(diagnosis, pick, case, at, other, find))
+    return entries
+
+
+def _by_name(cases: CaseSet) -> dict[str, int]:
+    """Index of each case; read off the names where the set has them, without reading pixels."""
+    names = getattr(cases, "names", None)
+    return {name: i for i, name in enumerate(names or [case.name for case in cases])}
+
+
+def _same_slice(mended: Case, case: Case, at: int | None) -> Case:
+    labels = mended.prediction if at is None else mended.prediction[..., at]
+    if labels.shape != case.prediction.shape:
+        raise SegmendError(
+            f"{case.name}: the mended mask has size {tuple(labels.shape)}, the base's "
+            f"{tuple(case.prediction.shape)}; want the same image mended"
+        )
+    return Case(case.name, labels, case.target, case.valid, None, case.image)
+
+
+def _entry(
+    diagnosis: Diagnosis, pick: Pick, case: Case, at: int | None, mended: Case | None, find: Locate
+) -> Entry:
+    row, classes = diagnosis.images[pick.position], len(diagnosis.setting.classes)
+    panels = tuple(_panel(case, kind, classes, pick.position, find) for kind in KINDS)
+    after = None
+    if mended is not None:
+        after = _panel(mended, "errors", classes, pick.position, find, name="mended")
+    return Entry(
+        position=pick.position,
+        name=row.name,
+        score=f"{diagnosis.setting.measure} {percent(row.score)}",
+        note=_note(diagnosis, row, at),
+        overall=pick.overall,
+        kinds=pick.kinds,
+        panels=panels,
+        mended=after,
+    )
+
+
+def _panel(
+    case: Case, kind: str, classes: int, position: int, find: Locate, *, name: str | None = None
+) -> Panel:
+    picture = encode(draw(case, kind, classes))
+    return Panel(
+        kind=name or kind,
+        source=find(position, name or kind, picture),
+        width=picture.width,
+        height=picture.height,
+        alt=_alt(case, kind, mended=name == "mended"),
+    )
+
+
+def _alt(case: Case, kind: str, *, mended: bool) -> str:
+    """What the picture says, for those who do not see it."""
+    total = max(1, int(case.valid.sum()))
+    true = int(((case.target > 0) & case.valid).sum()) / total
+    found = int(((case.prediction > 0) & case.valid).sum()) / total
+    wrong = (case.prediction != case.target) & case.valid
+    if kind == "image":
+        return f"{case.name}: the image" if case.image is not None else f"{case.name}: the input"
+    if kind == "truth":
+        return f"{case.name}: truth, {true:.1%} of it foreground"
+    if kind == "prediction":
+        return f"{case.name}: prediction, {found:.1%} of it foreground"
+    extra = int((wrong & (case.target == 0)).sum()) / total
+    missed = int((wrong & (case.prediction == 0)).sum()) / total
+    which = "errors after mending" if mended else "errors"
+    return f"{case.name}: {which}, {extra:.1%} false positive, {missed:.1%} false negative"
+
+
+def _note(diagnosis: Diagnosis, row: ImageRow, at: int | None) -> str:
+    place = main_fix(row, diagnosis.fixes)
+    words = [] if at is None else [f"slice {at}"]
+    if place is not None:
+        fix = diagnosis.fixes[place]
+        words.append(f"{FAMILIES[fix.family]}: {points(row.gains[fix.key])} by “{fix.title}”")
+    return " · ".join(words)
