@@ -11,9 +11,11 @@ from segmend.context.merging import (
     merge_background_probs,
     merged_copy,
 )
+from segmend.context.meta import MetaGradient, meta_gradient
 
 __all__ = [
     "MergedNetwork",
+    "MetaGradient",
     "compose_context_labels",
     "context_loss",
     "context_targets",
@@ -23,5 +25,6 @@ __all__ = [
     "merge_background",
     "merge_background_probs",
     "merged_copy",
+    "meta_gradient",
     "meta_objective",
 ]

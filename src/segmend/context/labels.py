@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,8 +11,11 @@ from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 
-_AVERAGE = {2: F.avg_pool2d, 3: F.avg_pool3d}
-_MAXIMUM = {2: F.max_pool2d, 3: F.max_pool3d}
+_Pool = dict[int, Callable[..., Tensor]]
+_AVERAGE: _Pool = {2: F.avg_pool2d, 3: F.avg_pool3d}
+_AVERAGE_TO: _Pool = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+_MAXIMUM: _Pool = {2: F.max_pool2d, 3: F.max_pool3d}
+_MAXIMUM_TO: _Pool = {2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
 
 
 class ContextTargets(NamedTuple):
@@ -108,8 +111,7 @@ def average_pool(x: Tensor, size: Sequence[int]) -> Tensor:
     """Float (N, K, *any) averaged to (N, K, *size)."""
     axes, kernel = x.ndim - 2, _kernel(x.shape[2:], size)
     if kernel is None:
-        pool = F.adaptive_avg_pool2d if axes == 2 else F.adaptive_avg_pool3d
-        return pool(x, list(size))
+        return _AVERAGE_TO[axes](x, tuple(size))
     return x if max(kernel) == 1 else _AVERAGE[axes](x, kernel)
 
 
@@ -118,8 +120,7 @@ def min_pool(mask: Tensor, size: Sequence[int]) -> Tensor:
     axes, kernel = mask.ndim - 1, _kernel(mask.shape[1:], size)
     negative = -mask.unsqueeze(1)
     if kernel is None:
-        pool = F.adaptive_max_pool2d if axes == 2 else F.adaptive_max_pool3d
-        return -pool(negative, list(size)).squeeze(1)
+        return -_MAXIMUM_TO[axes](negative, tuple(size)).squeeze(1)
     return mask if max(kernel) == 1 else -_MAXIMUM[axes](negative, kernel).squeeze(1)
 
 
