@@ -53,7 +53,7 @@ class PlainUNet(nn.Module):
                 "PlainUNet: want channels >= 1 and at least two widths, got "
                 f"{in_channels} in, {out_channels} out, widths {tuple(widths)}"
             )
-        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_channels = in_channels
         self.widths, self.dimensions = tuple(widths), dimensions
         self.deep_supervision = deep_supervision
         above = (in_channels, *widths)
