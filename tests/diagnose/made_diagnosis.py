@@ -149,7 +149,7 @@ def made_diagnosis(
             curve_of("nucleus", False, 0.03),
         ),
         sizes=tuple(
-            SizeBin(4**k, 4 ** (k + 1) - 1, 900 // (k + 1), 0.35 + 0.12 * k, 0.3 + 0.13 * k)
+            SizeBin(4**k, 4 ** (k + 1) - 1, 900 // (k + 1), 0.45 + 0.08 * k, 0.3 + 0.11 * k)
             for k in range(2, 7)
         ),
         clusters=(
@@ -171,8 +171,8 @@ def many_classes(count: int = 12) -> Diagnosis:
         for r in range(count)
     )
     names = names_of(20)
-    pair = Fix("confusion-3-7", "class 3 taken for class 7", "confusion", "rectify", 0.031, 0.02,
-               0.044, 0.03, None, "Pixels of class 3 called class 7 take their true class.")  # fmt: skip
+    pair = Fix("confusion-3-7", "class 3 called class 7", "confusion", "rectify", 0.031, 0.02,
+               0.044, 0.03, None, "Those pixels take their true class.")  # fmt: skip
     fixes = (*FIXES[4:], pair)
     return Diagnosis(
         setting=Setting(20, classes, 2, False, None, "mIoU"),

@@ -6,18 +6,16 @@ import csv
 import io
 import json
 from dataclasses import fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from segmend.data.files import write_text
 from segmend.diagnose.report.payload import plain
 from segmend.diagnose.report.ranking import main_fix
 from segmend.diagnose.result import Diagnosis
 from segmend.errors import SegmendError
-
-if TYPE_CHECKING:
-    import pandas
 
 SUFFIXES = (".html", ".json", ".csv")
 
@@ -103,18 +101,16 @@ def to_csv(diagnosis: Diagnosis) -> str:
     return file.getvalue()
 
 
-def to_dataframe(diagnosis: Diagnosis) -> pandas.DataFrame:
+def to_dataframe(diagnosis: Diagnosis) -> Any:
     """`rows` as a pandas DataFrame, one row an image.
 
     Raises:
         SegmendError: pandas is not installed.
     """
     try:
-        import pandas
+        pandas = import_module("pandas")
     except ImportError as error:
-        raise SegmendError(
-            "a DataFrame needs pandas: pip install 'segmend[notebook]'"
-        ) from error
+        raise SegmendError("a DataFrame needs pandas: pip install 'segmend[notebook]'") from error
     return pandas.DataFrame(rows(diagnosis), columns=header(diagnosis))
 
 
@@ -136,9 +132,7 @@ def load(path: str | Path) -> Diagnosis:
     try:
         diagnosis: Diagnosis = _revive(Diagnosis, content, "report")
     except (TypeError, ValueError) as error:
-        raise SegmendError(
-            f"{path}: want a report.json of `segmend diagnose`; {error}"
-        ) from error
+        raise SegmendError(f"{path}: want a report.json of `segmend diagnose`; {error}") from error
     return diagnosis
 
 

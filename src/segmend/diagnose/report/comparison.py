@@ -54,7 +54,11 @@ def compare(base: Diagnosis, other: Diagnosis) -> Comparison:
         source=other.setting.source,
         score=other.score,
         difference=_difference(pairs),
-        fixes=tuple((fix, known[fix.key]) for fix in base.fixes if fix.key in known),
+        fixes=tuple(
+            (fix, known[fix.key])
+            for fix in sorted(base.fixes, key=lambda fix: -fix.gain)
+            if fix.key in known
+        ),
         better=sum(after > before for before, after in pairs),
         worse=sum(after < before for before, after in pairs),
     )

@@ -70,9 +70,12 @@ def gallery(
 
 
 def _by_name(cases: CaseSet) -> dict[str, int]:
-    """Index of each case; read off the names where the set has them, without reading pixels."""
-    names = getattr(cases, "names", None)
-    return {name: i for i, name in enumerate(names or [case.name for case in cases])}
+    """Index of each case by its name; no file is read where the set knows its names."""
+    if hasattr(cases, "matches"):
+        names = [match.name for match in cases.matches]
+    else:
+        names = getattr(cases, "names", None) or [case.name for case in cases]
+    return {name: index for index, name in enumerate(names)}
 
 
 def _same_slice(mended: Case, case: Case, at: int | None) -> Case:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,9 +18,10 @@ from segmend.diagnose.report import words
 from segmend.diagnose.report.comparison import compare
 from segmend.diagnose.report.gallery import Locate, gallery
 from segmend.diagnose.report.payload import charts, columns, histogram, script_json, table
-from segmend.diagnose.report.pictures import LEGEND
+from segmend.diagnose.report.pictures import LEGEND, Picture
 from segmend.diagnose.report.ranking import families_of
 from segmend.diagnose.result import Diagnosis
+from segmend.errors import SegmendError
 
 GALLERY = 36
 """Images in the gallery by default."""
@@ -54,24 +56,48 @@ def render_html(
     )
     rows = table(diagnosis) if rows_from is None else {"from": rows_from, **columns(diagnosis)}
     plotly, scripts = _plotly(), _scripts()
-    return _environment().get_template("report.html.j2").render(
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            d=diagnosis,
+            against=None if against is None else compare(diagnosis, against),
+            mended=None if mended is None else compare(diagnosis, mended),
+            entries=entries,
+            families=families_of(diagnosis),
+            gallery_kinds=[f for f in families_of(diagnosis) if any(f in e.kinds for e in entries)],
+            bins=histogram(row.score for row in diagnosis.images),
+            legend=_legend(),
+            rows_left_out=len(diagnosis.images) - len(rows.get("names", diagnosis.images)),
+            data=Markup(script_json({"charts": charts(diagnosis), "table": rows})),
+            style=Markup(_asset("report.css")),
+            plotly=Markup(plotly),
+            scripts=Markup(scripts),
+            policy=_policy(plotly, scripts, served=rows_from is not None),
+            version=segmend.__version__,
+        )
+    )
+
+
+def render_image(
+    diagnosis: Diagnosis, position: int, pictures: Sequence[tuple[str, Picture]]
+) -> str:
+    """A page of one image, for the report's server: larger pictures, and what each fix gains."""
+    template = _environment().get_template("image.html.j2")
+    return template.render(
         d=diagnosis,
-        against=None if against is None else compare(diagnosis, against),
-        mended=None if mended is None else compare(diagnosis, mended),
-        entries=entries,
-        families=families_of(diagnosis),
-        gallery_kinds=[f for f in families_of(diagnosis) if any(f in e.kinds for e in entries)],
-        bins=histogram(row.score for row in diagnosis.images),
-        legend={name: words.css_colour((r / 255, g / 255, b / 255))
-                for name, (r, g, b) in LEGEND.items()},
-        rows_left_out=len(diagnosis.images) - len(rows.get("names", diagnosis.images)),
-        data=Markup(script_json({"charts": charts(diagnosis), "table": rows})),
+        position=position,
+        pictures=pictures,
+        legend=_legend(),
         style=Markup(_asset("report.css")),
-        plotly=Markup(plotly),
-        scripts=Markup(scripts),
-        policy=_policy(plotly, scripts, served=rows_from is not None),
-        version=segmend.__version__,
-    )  # fmt: skip
+        policy="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'",
+    )
+
+
+def _legend() -> dict[str, str]:
+    return {
+        name: words.css_colour((r / 255, g / 255, b / 255)) for name, (r, g, b) in LEGEND.items()
+    }
 
 
 def _policy(*scripts: str, served: bool) -> str:
@@ -90,10 +116,11 @@ def _sha256(script: str) -> str:
 
 @cache
 def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # half a second to import
-
-    # As browsers do before they hash and run it.
-    text: str = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    """The library's text, as browsers hash and run it."""
+    found = pkgutil.get_data("plotly", "package_data/plotly.min.js")  # what get_plotlyjs() gives
+    if found is None:
+        raise SegmendError("plotly is installed without plotly.min.js; reinstall plotly")
+    text = found.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     return text.replace("</script", "<\\/script")
 
 

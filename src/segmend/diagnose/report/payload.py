@@ -19,7 +19,13 @@ MAX_ROWS = 20_000
 """More rows than this stay out of the file; `segmend report serve` pages through all of them."""
 
 # What could end a <script> element, open a comment in it, or end a line in old engines.
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ESCAPES = {
+    "<": "\\u003c",
+    ">": "\\u003e",
+    "&": "\\u0026",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+}
 
 
 def script_json(content: object) -> str:

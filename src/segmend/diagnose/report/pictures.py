@@ -80,7 +80,7 @@ def ground(case: Case) -> Tensor:
 def labels_picture(case: Case, labels: Tensor, num_classes: int) -> Tensor:
     """Labels over the image: one colour for binary masks, one a class otherwise."""
     result = ground(case)
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         if label > 0:
             colour = HIT if num_classes <= 2 else tuple(255 * c for c in class_colour(label))
             result = paint(result, labels == label, colour, 0.6)
@@ -102,9 +102,7 @@ def error_picture(case: Case) -> Tensor:
     return paint(result, ~case.valid, IGNORED, 0.5)
 
 
-def paint(
-    picture: Tensor, where: Tensor, colour: tuple[float, ...], opacity: float
-) -> Tensor:
+def paint(picture: Tensor, where: Tensor, colour: tuple[float, ...], opacity: float) -> Tensor:
     """`picture` (3, H, W) with one colour, 0 to 255, laid over it where bool (H, W) says so."""
     tint = torch.tensor(colour, dtype=picture.dtype).view(3, 1, 1) / 255
     return torch.where(where, torch.lerp(picture, tint, opacity), picture)
@@ -113,8 +111,8 @@ def paint(
 def encode(picture: Tensor, *, side: int = SIDE) -> Picture:
     """A picture, float (3, H, W) in [0, 1], fitted into a square of `side` pixels and compressed.
 
-    Larger ones are reduced by averaging, so that thin errors stay visible; smaller ones stay as
-    they are.
+    Larger ones are reduced by averaging, so that thin errors stay visible; of smaller ones each
+    pixel becomes a square, so that they are not blurred when shown larger.
     """
     pixels = (picture.nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8)
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
@@ -122,6 +120,9 @@ def encode(picture: Tensor, *, side: int = SIDE) -> Picture:
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BOX)
+    elif scale >= 2:
+        size = (int(scale) * image.width, int(scale) * image.height)
+        image = image.resize(size, Image.Resampling.NEAREST)
     name = "webp" if features.check("webp") else "jpeg"
     file = BytesIO()
     image.save(file, name, quality=QUALITY)

@@ -71,17 +71,17 @@ def worst_images(diagnosis: Diagnosis, count: int) -> list[Pick]:
         gains[family] = values
     chosen: dict[int, Pick] = {}
     for depth in range(count):
-        for family, order in orders.items():
+        for kind, order in orders.items():
             if depth >= len(order):
                 continue
             position = order[depth]
             if position not in chosen and len(chosen) >= count:
                 continue
             pick = chosen.setdefault(position, Pick(position, False, {}))
-            if family is None:
+            if kind is None:
                 chosen[position] = Pick(position, True, pick.kinds)
             else:
-                pick.kinds[family] = gains[family][position]
+                pick.kinds[kind] = gains[kind][position]
     return sorted(chosen.values(), key=lambda pick: _rank(images[pick.position].score))
 
 

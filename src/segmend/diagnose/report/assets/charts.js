@@ -3,6 +3,15 @@
 const CHARTS = REPORT.charts;
 const drawn = new Set();
 
+// The library takes longer to read than all else here: it runs once the page can be seen, or
+// when something is to be drawn before that. The page's policy knows its text.
+function loadPlotly() {
+  if (window.Plotly) return;
+  const script = document.createElement("script");
+  script.textContent = byId("plotly-source").textContent;
+  document.body.append(script);
+}
+
 // Plotly reads a little HTML in texts: names of files and classes shall stay what they are.
 function literal(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
@@ -31,9 +40,10 @@ function axis(c, more = {}) {
   };
 }
 
-function plot(id, traces, layout) {
+function plot(id, traces, layout, widest = 1040) {
   const c = colours();
   const place = byId(`plot-${id}`);
+  place.style.maxWidth = `${widest}px`;
   return Plotly.react(
     place,
     traces,
@@ -57,6 +67,8 @@ function drawGains() {
   const rows = fixes.map((_, index) => index);
   const ends = fixes.map((f) => 100 * Math.max(f.gain, f.high, f.chance ?? 0));
   const right = Math.max(0.5, ...ends);
+  // Room for a number right of the longest bar, whatever the width of the window.
+  const room = 1 + 70 / Math.max(70, byId("plot-gains").clientWidth - 260);
   const marked = rows.filter((row) => fixes[row].chance);
   const hover = fixes.map(
     (f) =>
@@ -104,7 +116,7 @@ function drawGains() {
   return plot("gains", [bars, chance, values], {
     height: 27 * fixes.length + 62,
     xaxis: axis(c, {
-      range: [Math.min(0, ...fixes.map((f) => 100 * f.low)) * 1.05, right * 1.12],
+      range: [Math.min(0, ...fixes.map((f) => 100 * f.low)) * 1.05, right * room],
       title: `points of ${CHARTS.measure}`,
       zeroline: true,
     }),
@@ -127,6 +139,8 @@ function drawMap(id, grid, scale, unit, digits) {
   const heat = {
     type: "heatmap",
     z: values,
+    x0: 1,
+    y0: 1,
     zmin: -peak,
     zmax: peak,
     colorscale: [[0, c.low], [0.5, c.middle], [1, c.high]],
@@ -152,7 +166,7 @@ function drawConfusion() {
   });
   // The diagonal is what is right: it stays bare, so that the errors set the scale.
   const wrong = share.map((line, r) => line.map((value, col) => (r === col ? null : value)));
-  const peak = Math.max(0.1, ...wrong.flat().map((value) => value ?? 0));
+  const peak = Math.max(5, ...wrong.flat().map((value) => value ?? 0));
   const names = CHARTS.classes.map((name) => `${shortened(name, 22)} `);
   const labelled = size <= 16;
   const places = names.map((_, index) => index);
@@ -183,13 +197,13 @@ function drawConfusion() {
       },
     })),
   );
-  const cell = Math.max(30, Math.min(64, 560 / size));
+  const cell = Math.max(30, Math.min(60, 560 / size)); // its height; it is wider, for the names above
   return plot("confusion", [heat], {
     height: cell * size + 110,
     annotations: labelled ? notes : [],
     xaxis: axis(c, { side: "top", tickvals: places, ticktext: names, title: "called", showgrid: false, zeroline: false, range: [-0.5, size - 0.5], constrain: "domain", constraintoward: "left" }),
     yaxis: axis(c, { tickvals: places, ticktext: names, title: "true", showgrid: false, zeroline: false, range: [size - 0.5, -0.5] }),
-  });
+  }, 1.7 * cell * size + 220);
 }
 
 function drawCalibration() {
@@ -222,20 +236,21 @@ function drawCalibration() {
     });
   }
   return plot("calibration", traces, {
-    height: 380,
+    height: 480,
     showlegend: true,
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, itemclick: false, itemdoubleclick: false, itemsizing: "constant" },
     margin: { l: 8, r: 16, t: 34, b: 8 },
     xaxis: axis(c, { title: "probability that the model gives, %", range: [-2, 102], zeroline: false }),
     yaxis: axis(c, { title: "how often it is right, %", range: [-2, 102], zeroline: false }),
-  });
+  }, 560);
 }
 
 function drawSizes() {
   const c = colours();
   const sizes = CHARTS.sizes;
   const places = sizes.map((_, index) => index);
-  const names = sizes.map((size) => `${size.smallest.toLocaleString("en")}–${size.largest.toLocaleString("en")}`);
+  const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+  const names = sizes.map((size) => `${short.format(size.smallest)}–${short.format(size.largest)}`);
   const line = (name, key, colour, symbol, dash) => ({
     type: "scatter",
     mode: "lines+markers",
@@ -254,9 +269,9 @@ function drawSizes() {
     showlegend: true,
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, itemclick: false, itemdoubleclick: false },
     margin: { l: 8, r: 16, t: 34, b: 8 },
-    xaxis: axis(c, { tickvals: places, ticktext: names.map((name, i) => `${name}<br>n = ${sizes[i].objects.toLocaleString("en")}`), title: "area of the object in pixels", showgrid: false, zeroline: false, range: [-0.4, sizes.length - 0.6] }),
+    xaxis: axis(c, { tickvals: places, ticktext: names.map((name, i) => `${name}<br>n = ${short.format(sizes[i].objects)}`), title: "area of the object in pixels", showgrid: false, zeroline: false, range: [-0.4, sizes.length - 0.6] }),
     yaxis: axis(c, { range: [0, 104], ticksuffix: "%", zeroline: false }),
-  });
+  }, 800);
 }
 
 function drawClusters() {
@@ -301,7 +316,7 @@ function drawClusters() {
       showgrid: false,
       zeroline: false,
     }),
-  });
+  }, 800);
 }
 
 function rgb(colour) {
@@ -324,7 +339,7 @@ function drawScores() {
     height: 180,
     xaxis: axis(c, { title: `${CHARTS.measure} of the image`, range: [0, 100], showgrid: false, zeroline: false }),
     yaxis: axis(c, { title: "images", zeroline: false, rangemode: "tozero", nticks: 4 }),
-  });
+  }, 800);
 }
 
 const DRAW = {
@@ -339,6 +354,7 @@ const DRAW = {
 };
 
 function draw(id) {
+  loadPlotly();
   drawn.add(id);
   return DRAW[id]();
 }
@@ -358,7 +374,12 @@ function startCharts() {
     },
     { rootMargin: "400px 0px" },
   );
-  for (const place of document.querySelectorAll(".plot")) watcher.observe(place);
+  // Two frames: the first has the text laid out, the second comes after it was shown.
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      for (const place of document.querySelectorAll(".plot")) watcher.observe(place);
+    }),
+  );
   themeChanged.push(() => drawn.forEach((id) => draw(id)));
   byId("calibration-class")?.addEventListener("change", drawCalibration);
 }
