@@ -80,6 +80,10 @@ def test_chosen_labels_become_the_foreground_and_ignored_ones_stay(tmp_path, pai
     label = save(tmp_path / "l.nii.gz", labels)
     target = VolumeSet([Case("a", pair[:1], label)], num_classes=3, target=[2])[0]["target"]
     assert [int(target[i].unique()) for i in range(4)] == [0, 1, 255, 0]
+    labels[2] = 3
+    label = save(tmp_path / "l.nii.gz", labels)
+    target = VolumeSet([Case("a", pair[:1], label)], num_classes=3, ignored=3)[0]["target"]
+    assert [int(target[i].unique()) for i in range(4)] == [1, 2, 255, 0]
 
 
 def test_resampling_keeps_the_extent(pair):

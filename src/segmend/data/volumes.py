@@ -84,6 +84,7 @@ class VolumeSet(Dataset[dict[str, Any]]):
         num_classes: labels in the files must be below it; None: any.
         target: labels that are the foreground, which becomes 1, the rest 0; None keeps all.
         spacing: mm along each axis, of all items.
+        ignored: label in the files that becomes `ignore_index`, such as nnU-Net's "ignore".
     Raises:
         SegmendError: no case; and, when an item is read, as in `read_volume` and `read_labels`,
             and where files of one case differ in shape or affine (`check_same_grid`).
@@ -99,6 +100,7 @@ class VolumeSet(Dataset[dict[str, Any]]):
         target: Sequence[int] | None = None,
         spacing: tuple[float, float, float] | None = None,
         ignore_index: int = 255,
+        ignored: int | None = None,
     ) -> None:
         if not cases:
             raise SegmendError("cases: want at least one, got none")
@@ -111,6 +113,7 @@ class VolumeSet(Dataset[dict[str, Any]]):
         self.foreground = None if target is None else tuple(target)
         self.spacing = spacing
         self.ignore_index = ignore_index
+        self.ignored = ignored
 
     @property
     def names(self) -> list[str]:
@@ -129,6 +132,7 @@ class VolumeSet(Dataset[dict[str, Any]]):
             target=self.foreground,
             spacing=self.spacing,
             ignore_index=self.ignore_index,
+            ignored=self.ignored,
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -141,9 +145,8 @@ class VolumeSet(Dataset[dict[str, Any]]):
             "affine": image.affine,
         }
         if case.label is not None:
-            labels = read_labels(
-                case.label, num_classes=self.num_classes, ignore_index=self.ignore_index
-            )
+            unused = self.ignore_index if self.ignored is None else self.ignored
+            labels = read_labels(case.label, num_classes=self.num_classes, ignore_index=unused)
             check_same_grid(case.images[0], image, case.label, labels)
             item["target"] = self._chosen(labels.voxels)
         return item if self.spacing is None else resampled_item(item, self.spacing)
@@ -161,10 +164,10 @@ class VolumeSet(Dataset[dict[str, Any]]):
         return Volume(torch.cat([v.voxels for v in volumes]), volumes[0].affine, volumes[0].spacing)
 
     def _chosen(self, labels: Tensor) -> Tensor:
-        if self.foreground is None:
-            return labels
-        chosen = torch.isin(labels, torch.tensor(self.foreground)).long()
-        return chosen.masked_fill(labels == self.ignore_index, self.ignore_index)
+        unused = labels == (self.ignore_index if self.ignored is None else self.ignored)
+        if self.foreground is not None:
+            labels = torch.isin(labels, torch.tensor(self.foreground)).long()
+        return labels.masked_fill(unused, self.ignore_index)
 
 
 def volume_folder(images: str | Path, labels: str | Path | None = None) -> list[Case]:
