@@ -1,0 +1,208 @@
+"""The verdict: which error stands out, and which add-on is worth running next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from segmend.diagnose.attribution import Cause, attribute
+from segmend.diagnose.dry_run import DryRun, guided_dry_run
+from segmend.diagnose.recovered import Recovered, recovered_share
+from segmend.diagnose.result import Addon, Diagnosis, Fix, Recommendation, Verdict
+
+ADDONS: tuple[Addon, ...] = ("refine", "context", "rectify")
+WORTH = 0.005
+"""Reachable gain, in score, below which an add-on is not worth a word: half a point."""
+
+_SENTENCES = {
+    "threshold-global": "The threshold is off: one better threshold for all images",
+    "threshold-image": "Images want thresholds of their own: choosing one for each image",
+    "offset-class": "Some classes are called too readily, others not enough: one offset a class",
+    "bias-grid": "The model errs by place, the same way in all images: one offset for each place",
+    "patch": "Scores are too high in some patches and too low in others: a threshold for each",
+    "islands": "The background leaks: false objects are seen in it, and removing these",
+    "spill": "The background leaks: objects spill over into it, and removing this",
+    "missed": "Whole objects are missed: finding them",
+    "holes": "Objects have holes: filling them",
+    "candidates": "Pixels are called classes that their image does not hold: ruling these out",
+}
+
+
+def judge(diagnosis: Diagnosis) -> Verdict:
+    """The dominant error in a sentence, and what each add-on is likely to bring.
+
+    The rule that decides what is dominant is `attribution.attribute`'s; nothing is dominant unless
+    it is more than chance, with 95% confidence. An add-on is recommended where its oracles gain
+    half a point beyond chance; the expected gain is discounted by what our benchmarks recovered
+    (`recovered`), or, for `refine` where images are at hand, by trying its image-guided half on the
+    cases themselves (`dry_run`).
+    """
+    certain = [cause for cause in attribute(diagnosis) if cause.certain]
+    found = [_recommend(diagnosis, addon) for addon in ADDONS]
+    ranked = sorted((r for r in found if r is not None), key=lambda r: -r.expected)
+    if not certain:
+        return Verdict(_nothing(diagnosis), None, tuple(ranked))
+    return Verdict(_headline(diagnosis, certain), certain[0].fix.key, tuple(ranked))
+
+
+def reachable_gain(fixes: Sequence[Fix], addon: Addon) -> tuple[float, float, float]:
+    """Gain that an add-on could reach at most, beyond chance, with its 95% interval, in score.
+
+    Of fixes that contain each other (thresholds by patch) the best counts; false objects and
+    over-segmentation share no pixel and are added.
+    """
+    aimed = [fix for fix in fixes if fix.addon == addon]
+    if not aimed:
+        return 0.0, 0.0, 0.0
+    if addon == "context":
+        parts = aimed
+    else:
+        parts = [max(aimed, key=lambda fix: fix.gain - max(0.0, fix.chance or 0.0))]
+    chance = sum(max(0.0, fix.chance or 0.0) for fix in parts)
+    limits = (sum(f.low for f in parts), sum(f.gain for f in parts), sum(f.high for f in parts))
+    low, gain, high = (max(0.0, value - chance) for value in limits)
+    return min(low, gain), gain, max(high, gain)
+
+
+def _nothing(diagnosis: Diagnosis) -> str:
+    setting, score = diagnosis.setting, diagnosis.score
+    level = f"{setting.measure} {100 * score.pooled:.1f} on {_count(setting.num_images, 'image')}"
+    if score.pooled >= 0.9995:
+        return f"Nothing stands out to mend: {level}, the predictions are as the truth."
+    return (
+        f"Nothing stands out to mend: {level}, and no kind of error explains much more of what is "
+        "missing than chance would."
+    )
+
+
+def _headline(diagnosis: Diagnosis, certain: Sequence[Cause]) -> str:
+    first = certain[0]
+    gains = f"would gain {_points(first.own)} of {diagnosis.setting.measure}"
+    limits = f"[{100 * max(0.0, first.low):.1f}, {100 * first.high:.1f}]"
+    text = f"{_sentence(diagnosis, first.fix)} {gains} {limits}."
+    others = [cause for cause in certain[1:] if cause.own >= 0.5 * first.own]
+    if others:
+        titles = ", ".join(f"“{c.fix.title}” ({_points(c.own)})" for c in others)
+        text += f" Nearly as much: {titles}."
+    return text
+
+
+def _sentence(diagnosis: Diagnosis, fix: Fix) -> str:
+    if fix.family == "contour":
+        return f"Outlines are {_side(diagnosis)}: setting them right within {_width(fix)}"
+    if fix.family == "confusion":
+        return f"Classes are taken for each other: {fix.title[:1].lower()}{fix.title[1:]}"
+    known = _SENTENCES.get(fix.key) or _SENTENCES.get(fix.family)
+    return known or f"{fix.title}: this"
+
+
+def _side(diagnosis: Diagnosis) -> str:
+    """To which side the foreground errs, all of it together."""
+    rows = diagnosis.confusion
+    lost, won = sum(row[0] for row in rows[1:]), sum(rows[0][1:]) if rows else 0
+    if lost > 1.5 * won:
+        return "too tight"
+    return "too wide" if won > 1.5 * lost else "off"
+
+
+def _width(fix: Fix) -> str:
+    return _count(int(fix.key.rsplit("-", 1)[-1]), "pixel")
+
+
+def _recommend(diagnosis: Diagnosis, addon: Addon) -> Recommendation | None:
+    low, reachable, high = reachable_gain(diagnosis.fixes, addon)
+    if reachable < WORTH or low <= 0:
+        return None
+    share = recovered_share(addon)
+    trial = _tried(diagnosis) if addon == "refine" else None
+    limits = _expect(reachable, high, share, trial)
+    return Recommendation(
+        addon=addon,
+        title=_TITLES[addon],
+        reachable=reachable,
+        low=limits[0],
+        expected=limits[1],
+        high=limits[2],
+        command=command_for(addon, diagnosis),
+        why=_why(diagnosis, addon, reachable, share, trial),
+    )
+
+
+_TITLES: dict[Addon, str] = {
+    "refine": "Refine the maps after training",
+    "context": "Train with context labels",
+    "rectify": "Train with out-of-candidate rectification",
+}
+
+
+def _tried(diagnosis: Diagnosis) -> DryRun | None:
+    if diagnosis.cases is None or not diagnosis.setting.has_probabilities:
+        return None
+    return guided_dry_run(diagnosis.cases, threshold=diagnosis.setting.threshold)
+
+
+def _expect(
+    reachable: float, highest: float, share: Recovered, trial: DryRun | None
+) -> tuple[float, float, float]:
+    """Low, expected and high gain, in this order, never above what is reachable."""
+    if trial is None:
+        expected = share.expected * reachable
+        return min(share.low * reachable, expected), expected, max(share.high * highest, expected)
+    expected = min(max(0.0, trial.gain), reachable)
+    low, high = max(0.0, trial.low), max(trial.high, share.expected * reachable)
+    return min(low, expected), expected, max(min(high, highest), expected)
+
+
+def _why(
+    diagnosis: Diagnosis, addon: Addon, reachable: float, share: Recovered, trial: DryRun | None
+) -> str:
+    aims = {
+        "refine": "biased scores in patches",
+        "context": "false objects and over-segmentation in the background",
+        "rectify": "classes that the image does not hold",
+    }
+    text = f"It aims at {aims[addon]}: at most {_points(reachable)} to gain, beyond chance."
+    if trial is not None:
+        text += (
+            f" Its image-guided half, tried on {_count(trial.num_images, 'image')} here and scored "
+            f"where it was not tuned, gained {100 * trial.gain:+.1f}."
+        )
+    if share.source.startswith("no benchmark"):
+        return f"{text} How much of it comes back is not known: {share.source}."
+    return f"{text} Our benchmarks recovered {share.expected:.0%} of it ({share.source})."
+
+
+def command_for(addon: Addon, diagnosis: Diagnosis) -> str:
+    """The command to run next, quoted for a POSIX shell; capitals stand for what is not known."""
+    folders = _folders(diagnosis)
+    if addon == "refine":
+        words = ["segmend", "refine", "fit"]
+        words += ["--probs", folders.get("probs", diagnosis.setting.source or "PROBS")]
+        words += ["--masks", folders.get("masks", "MASKS")]
+        words += ["--images", folders["images"]] if "images" in folders else []
+        words += ["--out", "refiner"]
+    else:
+        words = ["segmend", "train", "--images", "TRAIN_IMAGES", "--masks", "TRAIN_MASKS"]
+        count = len(diagnosis.setting.classes)
+        words += ["--num-classes", str(count)] if count > 2 else []
+        extra = {"context": ["--context", "2"], "rectify": ["--rectify"]}
+        words += [*extra[addon], "--out", f"model-{addon}"]
+    return shlex.join(words)
+
+
+def _folders(diagnosis: Diagnosis) -> dict[str, str]:
+    """Role to folder, where the cases were read from folders."""
+    matches = getattr(diagnosis.cases, "matches", None)
+    if not matches:
+        return {}
+    depth = len(PurePosixPath(matches[0].name).parts)
+    return {role: str(Path(path).parents[depth - 1]) for role, path in matches[0].paths.items()}
+
+
+def _points(gain: float) -> str:
+    return f"{100 * gain:.1f} points"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
