@@ -19,6 +19,7 @@ class Tally:
         rows: by key of a fix, (N, C, 3).
         ladders: by key of a fix with thresholds, (N, 2, rates, 2): [tp, fp], chosen and held out.
         histograms: (N, 2, levels) of binary maps.
+        held_out: as rows, where thresholds were chosen on other pixels.
         confusion: (C, C), pooled; pairs: for each image the flat positions and numbers in it.
     """
 
@@ -26,6 +27,7 @@ class Tally:
         self.num_images, self.num_classes, self.levels = num_images, num_classes, levels
         self.base: Counts = np.zeros((num_images, num_classes, 3), np.int64)
         self.rows: dict[str, NDArray[np.int32]] = {}
+        self.held_out: dict[str, NDArray[np.int32]] = {}
         self.ladders: dict[str, NDArray[np.int32]] = {}
         self.histograms: NDArray[np.int32] | None = None
         self.confusion: Counts = np.zeros((num_classes, num_classes), np.int64)
@@ -38,6 +40,8 @@ class Tally:
         self.base[index] = look.base
         for key, counts in look.mended.items():
             self._row(self.rows, key, counts.shape)[index] = counts
+        for key, counts in look.held_out.items():
+            self._row(self.held_out, key, counts.shape)[index] = counts
         for key, choice in look.choices.items():
             row = self._row(self.ladders, key, (2, len(RATES), 2))
             row[index] = np.stack((choice.counts, choice.held_out))

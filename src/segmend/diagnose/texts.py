@@ -103,7 +103,7 @@ _TEXTS = {
         "candidates",
         "rectify",
         "Every pixel of a class that the image does not hold takes its most probable class among "
-        "those that it holds.",
+        "those that it holds: those of its tags if they are given, else those of its mask.",
     ),
     "confusion": Text(
         "Classes told apart",
