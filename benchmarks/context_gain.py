@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from context_scores import GRID, MERGES, score_run
 from context_sets import SETS
 from outcome import Cell, write_outcome
-from segmend.metrics import Interval, paired_bootstrap
+from segmend.context.evaluation import GRID, MERGES, score_contexts, score_difference
+from segmend.metrics import Interval
 from segmend.metrics.volume import FIELDS
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -62,16 +62,18 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
     )
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     loaded = load_context(result.checkpoint)
-    found = score_run(
+    found = score_contexts(
         loaded.network,
         items["val"],
         items["test"],
         num_context=options.num_context,
         window=loaded.window,
+        progress=False,
     )
-    content = {"scores": found, "curve": result.curve, "seconds": seconds, "cpu": cpu}
+    scores = {merge: vars(score) for merge, score in found.items()}
+    content = {"scores": scores, "curve": result.curve, "seconds": seconds, "cpu": cpu}
     torch.save(content, run / "scores.pt")
-    means = dict(zip(FIELDS, found["sum"]["tuned"].nanmean(0).tolist(), strict=True))
+    means = dict(zip(FIELDS, found["sum"].tuned.nanmean(0).tolist(), strict=True))
     print(name, method, seed, {k: round(v, 3) for k, v in means.items()}, flush=True)
 
 
@@ -118,7 +120,7 @@ def row_of(method: str, merge: str, runs: dict[str, dict[int, Any]]) -> dict[str
                 torch.stack([run[s]["scores"][m]["tuned"][:, FIELDS.index(field)] for s in shared])
                 for run, m in ((runs["plain"], "sum"), (runs[method], merge))
             )
-            row[f"{field} difference"] = signed(difference(*pair), factor)
+            row[f"{field} difference"] = signed(score_difference(*pair), factor)
         else:
             row[f"{field} difference"] = ""
     row["false components"] = round(means["false_positives"], 2)
@@ -128,13 +130,6 @@ def row_of(method: str, merge: str, runs: dict[str, dict[int, Any]]) -> dict[str
     row["beyond"] = round(float(1e4 * background[2] / background[0]), 1)
     row["minutes"] = round(sum(r["cpu"] for r in runs[method].values()) / len(found) / 60, 1)
     return row
-
-
-def difference(base: Tensor, other: Tensor) -> Interval:
-    """Of the means over cases with a score; both (S, N)."""
-    there = ~(base.isnan() | other.isnan())
-    rows = [torch.stack([x.nan_to_num() * there, there.double()], -1) for x in (base, other)]
-    return paired_bootstrap(rows[0], rows[1], statistic=lambda sums: sums[..., 0] / sums[..., 1])
 
 
 def best_dice(curves: list[Tensor]) -> float:
