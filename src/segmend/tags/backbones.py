@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from segmend.errors import SegmendError
-from segmend.models.segmenters import SQUEEZENET, Weights
+from segmend.models.segmenters import SQUEEZENET
 from segmend.models.squeezenet import CHANNELS, STAGES, SqueezeNetEncoder
+from segmend.tags.backbone_weights import load_backbone, read_weights, weights_file
 
 STRIDES = (8, 16)
+RESNET38 = "resnet38"
 
 
 class Backbone(nn.Module, ABC):
@@ -23,6 +26,8 @@ class Backbone(nn.Module, ABC):
 
     channels: tuple[int, ...]
     stride: int
+    correlated: tuple[int, int] = (-2, -1)
+    """The two levels whose features SEAM's pixel correlation compares."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -32,7 +37,7 @@ class Backbone(nn.Module, ABC):
 class _SqueezeNet(Backbone):
     """SqueezeNet; at stride 8 without its last pooling."""
 
-    def __init__(self, stride: int, weights: Weights) -> None:
+    def __init__(self, stride: int, weights: str) -> None:
         super().__init__()
         layers = SqueezeNetEncoder(depth=4, bundled_weights=weights == "bundled").features
         stages = [list(layers[start:stop]) for start, stop in STAGES]
@@ -61,7 +66,7 @@ class _Timm(Backbone):
         return list(self.model(images))
 
 
-class _Transformer(Backbone):
+class Transformer(Backbone):
     """A vision transformer of timm: its patch tokens after a third, two thirds and all blocks."""
 
     def __init__(self, model: Any) -> None:
@@ -79,7 +84,7 @@ class _Transformer(Backbone):
 
 
 def build_backbone(
-    name: str = SQUEEZENET, *, output_stride: int = 8, weights: Weights = "bundled"
+    name: str = SQUEEZENET, *, output_stride: int = 8, weights: str = "bundled"
 ) -> Backbone:
     """A backbone whose last map has the given stride.
 
@@ -87,48 +92,77 @@ def build_backbone(
         name: "squeezenet1_0" (the default: its ImageNet weights are bundled) or any model of timm:
             convolutional ones are dilated to the stride, or cut at it where they cannot be (VGG);
             vision transformers give their patch tokens as maps, at their patch size.
+            "resnet38" is the wide ResNet-38 that much work on image tags uses, at stride 8.
         output_stride: 8 or 16; transformers have their own.
-        weights: "bundled" (only SqueezeNet), "none", or "hub" (downloaded by timm).
+        weights: "bundled" (only SqueezeNet), "none", "hub" (downloaded by timm), or the path of a
+            file of weights (.pth, .pt, .safetensors), for this backbone by the names in it.
     Raises:
         SegmendError: an unknown name, or a network that cannot have this stride.
     """
     if output_stride not in STRIDES:
         raise SegmendError(f"output_stride: want one of {STRIDES}, got {output_stride}")
+    file = weights_file(weights)
     if name == SQUEEZENET:
         if weights == "hub":
             raise SegmendError(f"{SQUEEZENET}: its weights are bundled; say weights='bundled'")
-        return _SqueezeNet(output_stride, weights)
+        squeezenet = _SqueezeNet(output_stride, weights)
+        return squeezenet if file is None else load_backbone(squeezenet, file)
     if weights == "bundled":
         raise SegmendError(
             f"weights: only {SQUEEZENET} comes with bundled weights, not {name!r}; say "
-            'weights="hub" to download ImageNet weights, or weights="none" for random ones'
+            'weights="hub" to download ImageNet weights, weights="none" for random ones, or '
+            "weights=FILE"
         )
-    return _timm(name, output_stride, pretrained=weights == "hub")
+    if name == RESNET38:
+        return _resnet38(output_stride, weights, file)
+    pretrained: dict[str, Any] = {"pretrained": weights == "hub"}
+    if file is not None:  # read here: timm would unpickle whatever is in it
+        pretrained = {
+            "pretrained": True,
+            "pretrained_cfg_overlay": {"state_dict": read_weights(file)},
+        }
+    try:
+        return _timm(name, output_stride, pretrained)
+    except RuntimeError as error:
+        if file is None:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise SegmendError(f"{file}: the weights do not fit {name}: {reason}") from error
 
 
-def _timm(name: str, stride: int, *, pretrained: bool) -> Backbone:
+def _resnet38(stride: int, weights: str, file: Path | None) -> Backbone:
+    if stride != 8 or weights == "hub":
+        raise SegmendError(
+            f"{RESNET38}: has stride 8 (asked for {stride}) and no weights to download; say "
+            'weights=FILE with the published ones, or weights="none"'
+        )
+    from segmend.tags.resnet38 import ResNet38
+
+    network: Backbone = ResNet38()
+    return network if file is None else load_backbone(network, file)
+
+
+def _timm(name: str, stride: int, pretrained: dict[str, Any]) -> Backbone:
     import timm
 
     if not timm.is_model(name):
         close = timm.list_models(f"*{name[:6]}*")[:5]
         raise SegmendError(f"backbone: timm has no {name!r}; close ones: {', '.join(close)}")
-    if name.startswith(("vit_", "deit")):
-        return _Transformer(
-            timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+    if timm.model_entrypoint(name).__module__.endswith((".vision_transformer", ".deit")):
+        return Transformer(
+            timm.create_model(name, num_classes=0, dynamic_img_size=True, **pretrained)
         )
     try:
-        model: Any = timm.create_model(
-            name, pretrained=pretrained, features_only=True, output_stride=stride
-        )
+        model: Any = timm.create_model(name, features_only=True, output_stride=stride, **pretrained)
     except (TypeError, NotImplementedError, AssertionError):  # it cannot be dilated: VGG
         model = timm.create_model(name, pretrained=False, features_only=True)
-        model = _shortened(name, model, stride, pretrained=pretrained)
+        model = _shortened(name, model, stride, pretrained)
     if int(model.feature_info.reduction()[-1]) != stride:
-        model = _shortened(name, model, stride, pretrained=pretrained)
+        model = _shortened(name, model, stride, pretrained)
     return _Timm(model, stride)
 
 
-def _shortened(name: str, model: Any, stride: int, *, pretrained: bool) -> Any:
+def _shortened(name: str, model: Any, stride: int, pretrained: dict[str, Any]) -> Any:
     """The same network, ended at its last level of the wanted stride."""
     import timm
 
@@ -136,4 +170,4 @@ def _shortened(name: str, model: Any, stride: int, *, pretrained: bool) -> Any:
     if stride not in strides:
         raise SegmendError(f"backbone: {name} has maps of strides {strides}, none of {stride}")
     levels = tuple(range(max(i for i, s in enumerate(strides) if s == stride) + 1))
-    return timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=levels)
+    return timm.create_model(name, features_only=True, out_indices=levels, **pretrained)

@@ -1,4 +1,4 @@
-"""The loss of a tag classifier: classification, the two add-ons, and SEAM's pair of views."""
+"""The losses of tag classifiers: classification, the two add-ons, and those of single methods."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from segmend.tags.activation import similarity_inputs
 from segmend.tags.importance import importance_sampling_loss
-from segmend.tags.network import SeamClassifier, pool_scores
+from segmend.tags.mctformer import distinct_tokens_loss
+from segmend.tags.network import MctformerClassifier, Pooling, SeamClassifier, pool_scores
 from segmend.tags.options import TagOptions
 from segmend.tags.seam import seam_losses
 from segmend.tags.similarity import feature_similarity_loss
@@ -23,6 +24,7 @@ def tag_loss(
     *,
     background: int | None = 0,
     done: float = 1.0,
+    pooling: Pooling | None = None,
 ) -> Tensor:
     """(1 - a) GAP + a ISL + b FSL, with a, b the options' weights once their share has come.
 
@@ -30,10 +32,12 @@ def tag_loss(
         logits: maps (N, C, h, w); tags: (N, C); images: (N, 3, H, W) in [0, 1];
             inside: bool (N, H, W), False where a crop was padded.
         done: share of the training that lies behind.
+        pooling: None (default) is the options'.
     Source: equations 1 to 4 of the HFPL method (published code, `train_cam_voc.py`).
     """
     valid = cells_inside(inside, logits)
-    return classification_loss(logits, tags, valid, options, done=done) + similarity_loss(
+    loss = classification_loss(logits, tags, valid, options, done=done, pooling=pooling)
+    return loss + similarity_loss(
         logits, tags, images, valid, options, background=background, done=done
     )
 
@@ -75,6 +79,30 @@ def two_view_loss(
     )
 
 
+def token_loss(
+    model: MctformerClassifier,
+    images: Tensor,
+    tags: Tensor,
+    inside: Tensor,
+    options: TagOptions,
+    *,
+    background: int | None = 0,
+    done: float = 1.0,
+) -> Tensor:
+    """MCTformer's loss: soft margin of the class tokens, and `tag_loss` of the patch maps.
+
+    MCTformer+ pools the patch maps by rank and keeps the class tokens apart (published weight 1).
+    Arguments as in `tag_loss`.
+    """
+    found = model.tokens(images)
+    loss = F.binary_cross_entropy_with_logits(found.scores.float(), tags.float())
+    loss = loss + tag_loss(
+        found.logits, tags, images, inside, options,
+        background=background, done=done, pooling="ranking" if model.plus else None,
+    )  # fmt: skip
+    return loss + distinct_tokens_loss(found.class_tokens) if model.plus else loss
+
+
 def cells_inside(inside: Tensor, logits: Tensor) -> Tensor:
     """Bool (N, h, w): cells of the maps of which at least half is image."""
     size = (logits.shape[2], logits.shape[3])
@@ -82,13 +110,19 @@ def cells_inside(inside: Tensor, logits: Tensor) -> Tensor:
 
 
 def classification_loss(
-    logits: Tensor, tags: Tensor, valid: Tensor, options: TagOptions, *, done: float
+    logits: Tensor,
+    tags: Tensor,
+    valid: Tensor,
+    options: TagOptions,
+    *,
+    done: float,
+    pooling: Pooling | None = None,
 ) -> Tensor:
     """(1 - a) GAP + a ISL."""
     sampled = options.isl_weight if done >= options.isl_start else 0.0
     loss = logits.new_zeros((), dtype=torch.float32)
     if sampled < 1:
-        scores = pool_scores(logits, pooling=options.pooling, valid=valid).float()
+        scores = pool_scores(logits, pooling=pooling or options.pooling, valid=valid).float()
         loss = (1 - sampled) * F.binary_cross_entropy_with_logits(scores, tags.float())
     if sampled > 0:
         loss = loss + sampled * importance_sampling_loss(

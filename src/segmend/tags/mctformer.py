@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segmend.errors import SegmendError
-from segmend.tags.activation import at_least_float32
+from segmend.tags.activation import at_least_float32, check_valid
 
 Reduction = Literal["sum", "mean"]
 Fusion = Literal["product", "root"]
@@ -134,13 +134,17 @@ def mctformer_cams(
     return spread_cams(fuse_cams(looks, patch_logits, fusion=fusion), patches)
 
 
-def ranking_pool(logits: Tensor, *, decay: float = RANK_DECAY) -> Tensor:
+def ranking_pool(
+    logits: Tensor, *, decay: float = RANK_DECAY, valid: Tensor | None = None
+) -> Tensor:
     """Score of a class (N, C): mean over pixels weighted by decay^rank, the largest first.
 
     Args:
         logits: float (N, C, h, w).
         decay: in (0, 1]; 1 is average pooling, towards 0 it is maximum pooling. Published for
             MCTformer+: 0.996.
+        valid: bool (N, h, w), the pixels that count; an image without any gives 0. None
+            (default): all.
     Raises:
         SegmendError: an argument is not as above.
     """
@@ -149,9 +153,37 @@ def ranking_pool(logits: Tensor, *, decay: float = RANK_DECAY) -> Tensor:
             f"ranking_pool: want logits (N, C, h, w) and decay in (0, 1], "
             f"got {tuple(logits.shape)} and {decay}"
         )
-    ranked = at_least_float32(logits).flatten(2).sort(dim=2, descending=True).values
+    values = at_least_float32(logits)
+    if valid is not None:
+        check_valid(valid, logits)
+        values = values.masked_fill(~valid.unsqueeze(1), -torch.inf)  # ranked last
+    ranked = values.flatten(2).sort(dim=2, descending=True).values
     weights = decay ** torch.arange(ranked.shape[2], device=ranked.device, dtype=ranked.dtype)
-    return (ranked * (weights / weights.sum())).sum(2)
+    if valid is None:
+        return (ranked * (weights / weights.sum())).sum(2)
+    kept = torch.arange(ranked.shape[2], device=ranked.device) < valid.flatten(1).sum(1)[:, None]
+    weights = (weights * kept).unsqueeze(1)
+    total = (ranked.masked_fill(~kept.unsqueeze(1), 0) * weights).sum(2)
+    return total / weights.sum(2).clamp_min(torch.finfo(total.dtype).tiny)
+
+
+def distinct_tokens_loss(tokens: Tensor) -> Tensor:
+    """Contrastive loss of class tokens: each is to be most alike to itself, in every layer.
+
+    Args:
+        tokens: outputs of the class tokens, float (L, N, C, D).
+    Returns:
+        Scalar: mean over layers, images and classes of -log softmax over c' of
+        cos(token c, token c') at c' = c. With one class it is 0.
+    Raises:
+        SegmendError: the shape is not as above.
+    Reference:
+        MCTformer+ (arXiv 2308.03005), class-contrastive term, weight 1; temperature 1.
+    """
+    if tokens.ndim != 4:
+        raise SegmendError(f"tokens: want (L, N, C, D), got {tuple(tokens.shape)}")
+    unit = torch.nn.functional.normalize(at_least_float32(tokens), dim=-1)
+    return -torch.log_softmax(unit @ unit.mT, -1).diagonal(dim1=-2, dim2=-1).mean()
 
 
 def _num_classes(attention: Tensor, grid: tuple[int, int]) -> int:

@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.engine.options import TrainOptions
-from segmend.models.segmenters import Weights
 from segmend.tags.activation import Normalisation
-from segmend.tags.network import Method
+from segmend.tags.network import Method, Pooling
 
 
 class TagOptions(TrainOptions):
@@ -29,12 +28,12 @@ class TagOptions(TrainOptions):
     long_side: tuple[int, int] | None = Field(
         None, description="Longest side after random rescaling; none: as it is."
     )
-    method: Method = Field("cam", description="cam (plain) or seam.")
+    method: Method = Field("cam", description="How it is trained; see docs/methods/tags.md.")
     small_view: float = Field(0.3, gt=0, lt=1, description="SEAM: scale of its second view.")
     backbone: str = Field("squeezenet1_0", description="Or the name of a timm model.")
     output_stride: Literal[8, 16] = 8
-    weights: Weights = "bundled"
-    pooling: Literal["mean", "max"] = Field("mean", description="From a map to a class's score.")
+    weights: str = Field("bundled", description="Or none, hub (timm downloads), or a file.")
+    pooling: Pooling = Field("mean", description="From a map to a class's score.")
     isl_weight: float = Field(0.0, ge=0, le=1, description="Importance-sampling loss; HFPL: 0.2.")
     isl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before ISL.")
     num_samples: int = Field(10, ge=1, description="Pixels drawn for each class and image.")

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from segmend.engine.crops import Item, ItemSet, random_crop
 from segmend.engine.seeds import derive_seed
 from segmend.engine.task import SegmentationTask
-from segmend.tags.loss import tag_loss, two_view_loss
-from segmend.tags.network import SeamClassifier, pool_scores
+from segmend.tags.method_loss import method_loss
+from segmend.tags.network import TagClassifier, pool_scores
 from segmend.tags.options import TagOptions
 
 IGNORED = 255
@@ -112,16 +112,11 @@ class TagTask(SegmentationTask):
         """The loss of one batch: image (N, 3, H, W), target (N, H, W), tags (N, C)."""
         images, tags = self.images_of(batch), batch["tags"]
         inside = batch["target"] != IGNORED
-        if isinstance(self.model, SeamClassifier):
-            loss = two_view_loss(
-                self.model, images, tags, inside, self.options,
-                background=self.background, done=self._done(),
-            )  # fmt: skip
-        else:
-            loss = tag_loss(
-                self.model(images), tags, images, inside, self.options,
-                background=self.background, done=self._done(),
-            )  # fmt: skip
+        assert isinstance(self.model, TagClassifier)
+        loss = method_loss(
+            self.model, images, tags, inside, self.options,
+            background=self.background, done=self._done(),
+        )  # fmt: skip
         self._losses.append(loss.detach())
         return loss
 
