@@ -11,9 +11,10 @@ from segmend.rectify.correlation import LabelCorrelation
 from segmend.rectify.gate import TagGate, gate_logits
 from segmend.rectify.groups import AdaptiveSplit, Groups, split_groups
 from segmend.rectify.head import HierarchicalHead, HierarchicalLogits, hierarchical_logits
-from segmend.rectify.loss import group_ranking, rectification_loss
+from segmend.rectify.loss import rectification_loss
 from segmend.rectify.masking import mask_probabilities, masked_labels
 from segmend.rectify.module import OutOfCandidateRectification
+from segmend.rectify.ranking import group_ranking
 
 __all__ = [
     "AdaptiveSplit",

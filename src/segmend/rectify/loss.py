@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.rectify.candidates import check_logits, out_of_candidate_mask
 from segmend.rectify.groups import Groups, Splitter, all_candidates
 from segmend.rectify.pixels import Places, places_of, rows_of
+from segmend.rectify.ranking import Form, group_ranking
 
-Form = Literal["all", "any", "foreground", "max", "hinge"]
 Average = Literal["oc", "all", "every"]
 
 LARGEST = 1e20  # of a logit; a pixel with one beyond is left out, like one with infinities
-FLOOR = -1e30  # stands for a class that is not in a group; minus infinity has NaN gradients
 
 
 def rectification_loss(
@@ -80,7 +77,8 @@ def rectification_loss(
         places = places_of(asked)
     rows = rows_of(ranked, places)
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    usable = (rows.detach().abs() <= LARGEST).all(1)  # a NaN is not
+    low, high = rows.detach().aminmax(dim=1) if len(rows) else (rows.detach()[:, 0],) * 2
+    usable = (low >= -LARGEST) & (high <= LARGEST)  # a NaN is not
     if not bool(usable.all()):
         rows = rows.masked_fill(~usable[:, None], 0.0)
     inside, outside = _groups(
@@ -88,22 +86,13 @@ def rectification_loss(
         background=background, with_background=form != "foreground" and class_logits is None,
         drop_column=class_logits is not None,
     )  # fmt: skip
-    each = _FORMS[form](rows, Groups(inside, outside), margin).where(usable, 0.0)
+    each = group_ranking(rows, Groups(inside, outside), form=form, margin=margin)
+    each = each.where(usable, 0.0)
     left_out = len(usable) - int(usable.sum())
     count = len(usable)
     if average == "all":
         count = asked.numel() if valid is None else int(valid.sum())
     return each.sum() / max(count - left_out, 1)
-
-
-def group_ranking(scores: Tensor, groups: Groups, *, form: Form, margin: float = 0.0) -> Tensor:
-    """The loss of each pixel from its logits, float (M, K): float (M,), 0 where a group is empty.
-
-    Forms as in `rectification_loss`; "foreground" wants the background in neither group.
-    """
-    if form not in get_args(Form):
-        raise SegmendError(f"form: want one of {get_args(Form)}, got {form!r}")
-    return _FORMS[form](scores, groups, margin)
 
 
 def _asked(logits: Tensor, candidates: Tensor, valid: Tensor | None, *, average: Average) -> Tensor:
@@ -154,44 +143,6 @@ def _groups(
     return Groups(found.inside, outside)
 
 
-def _soft(scores: Tensor, group: Tensor) -> Tensor:
-    """LSE over a group, (M,); far below any logit where it is empty."""
-    return scores.masked_fill(~group, FLOOR).logsumexp(1)
-
-
-def _ranks(gap: Tensor, groups: Groups) -> Tensor:
-    """Softplus of a gap, 0 where a group is empty."""
-    both = groups.inside.any(1) & groups.outside.any(1)
-    return F.softplus(gap.where(both, 0.0)).where(both, 0.0)
-
-
-def _all_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
-    gap = margin + _soft(scores, groups.outside) + _soft(-scores, groups.inside)
-    return _ranks(gap, groups)
-
-
-def _any_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
-    gap = margin + _soft(scores, groups.outside) - _soft(scores, groups.inside)
-    return _ranks(gap, groups)
-
-
-def _max_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
-    inside, outside = (scores.masked_fill(~group, FLOOR).amax(1) for group in groups)
-    return _ranks(margin + outside - inside, groups)
-
-
-def _hinge_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
-    """One candidate after the other: the pairs at once would be (M, K, K)."""
-    total = scores.sum(1) * 0
-    most = int(groups.inside.sum(1).max()) if len(scores) else 0
-    there, index = groups.inside.to(torch.uint8).topk(most, dim=1)
-    for number in range(most):
-        rival = scores.gather(1, index[:, number : number + 1])
-        pairs = groups.outside & there[:, number : number + 1].bool()
-        total = total + F.relu(margin + scores - rival).masked_fill(~pairs, 0.0).sum(1)
-    return total
-
-
 def _check(form: str, average: str, margin: float, background: int | None, logits: Tensor) -> None:
     if form not in get_args(Form):
         raise SegmendError(f"form: want one of {get_args(Form)}, got {form!r}")
@@ -201,12 +152,3 @@ def _check(form: str, average: str, margin: float, background: int | None, logit
         raise SegmendError(f"margin: want a number, got {margin}")
     if background is not None and logits.ndim > 1 and not 0 <= background < logits.shape[1]:
         raise SegmendError(f"background: want a label 0..{logits.shape[1] - 1}, got {background}")
-
-
-_FORMS: dict[str, Callable[[Tensor, Groups, float], Tensor]] = {
-    "all": _all_form,
-    "any": _any_form,
-    "foreground": _any_form,
-    "max": _max_form,
-    "hinge": _hinge_form,
-}

@@ -9,7 +9,8 @@ from segmend.errors import SegmendError
 from segmend.rectify.candidates import candidates_of
 from segmend.rectify.correlation import LabelCorrelation
 from segmend.rectify.groups import AdaptiveSplit, BackgroundJoins, Dropped
-from segmend.rectify.loss import Average, Form, rectification_loss
+from segmend.rectify.loss import Average, rectification_loss
+from segmend.rectify.ranking import Form
 
 
 class OutOfCandidateRectification(nn.Module):
