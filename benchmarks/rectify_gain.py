@@ -44,13 +44,16 @@ from segmend.metrics import (
     region_counts,
 )  # fmt: skip
 from segmend.rectify import OutOfCandidateRectification, candidates_of, masked_labels
+from segmend.rectify.decoders import DeepLab, SqueezeNetStages
 from segmend.rectify.masking import Masking
-from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec, build_rectified
+from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec
 from segmend.tags.classifier_files import load_classifier
 from segmend.tags.jobs import draw_cams, make_masks, train_tags
 from segmend.tags.options import CamOptions, MaskOptions, TagOptions
 
 VOID = 255
+CONTEXT = 32  # channels
+STEP = 4  # losses are taken at every fourth pixel along each axis
 
 
 @dataclass(frozen=True)
@@ -127,16 +130,16 @@ class Cached:
 
 
 class Halves:
-    """A SqueezeNet trunk in two: stride 8 from the image, and what is trained on it."""
+    """A SqueezeNet trunk in two: frozen up to its third module at stride 8, and what is trained."""
 
     def __init__(self, model: RectifiedSegmenter) -> None:
         stages = model.trunk.backbone.stages
         self.model = model
-        self.lower = nn.Sequential(*stages[0], *stages[1], stages[2][0])
-        self.upper = nn.Sequential(*stages[2][1:], *stages[3])
+        self.lower = nn.Sequential(*stages[0], *stages[1], *stages[2][:4])
+        self.upper = nn.Sequential(*stages[2][4:], *stages[3])
 
     def frozen(self, image: Tensor) -> Tensor:
-        """(256, h, w) in half precision of an image (3, H, W), padded to a multiple of 8."""
+        """(384, h, w) in half precision of an image (3, H, W), padded to a multiple of 8."""
         height, width = image.shape[1:]
         x = (image[None] - self.model.mean) / self.model.std
         x = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
@@ -194,7 +197,7 @@ def batches(rows: list[Cached], size: int, seed: int, epoch: int) -> Iterator[li
 
 
 def stacked(rows: list[Cached], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Features, targets and inside (at half size), tags of a batch."""
+    """Features, targets and inside (every `STEP`th), tags of a batch."""
     features, targets = [], []
     for row in rows:
         flip = bool(torch.rand((), generator=rng) < 0.5)
@@ -206,7 +209,7 @@ def stacked(rows: list[Cached], rng: torch.Generator) -> tuple[Tensor, Tensor, T
     inside = F.pad(torch.ones_like(target, dtype=torch.bool), (0, right, 0, below))
     target = F.pad(target, (0, right, 0, below), value=VOID)
     tags = torch.stack([row.tags for row in rows])
-    return torch.stack(features), target[:, ::2, ::2], inside[:, ::2, ::2], tags
+    return torch.stack(features), target[:, ::STEP, ::STEP], inside[:, ::STEP, ::STEP], tags
 
 
 def train(
@@ -312,7 +315,10 @@ class Bench:
         return self.loaded
 
     def halves(self, spec: RectifiedSpec, classifier: Any, variant: Variant) -> Halves:
-        model = build_rectified(spec, gate_strength=variant.strength, tag_weight=variant.tag_weight)
+        trunk = DeepLab(SqueezeNetStages(bundled=False), spec.architecture, width=CONTEXT)
+        model = RectifiedSegmenter(
+            trunk, spec, gate_strength=variant.strength, tag_weight=variant.tag_weight
+        )
         model.trunk.backbone.load_state_dict(classifier.backbone.state_dict())
         model.start_from_maps(classifier.head.weight.detach())
         return Halves(model)
@@ -469,7 +475,7 @@ def main() -> None:
     parser.add_argument("--constant", type=float, default=0.15, help="background of the maps")
     parser.add_argument("--variants", nargs="+", help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=5e-4)
     options = parser.parse_args()
