@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.errors import SegmendError
 
@@ -23,7 +23,9 @@ class TrainOptions(BaseModel):
     crop: int | None = Field(
         256, ge=8, description="Side of the random square crops in pixels; none: whole images."
     )
-    lr: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1, description="Of SGD.")
     weight_decay: float = Field(1e-2, ge=0)
     encoder_lr_factor: float = Field(
         0.3, ge=0, le=10, description="The encoder learns with lr times this."
@@ -48,8 +50,17 @@ class TrainOptions(BaseModel):
     num_workers: int = Field(0, ge=0, description="Processes that read and crop; 0: this one.")
     threads: int | None = Field(None, ge=1, description="CPU threads of torch; none: its default.")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, ge=1, description="GPUs, or processes on a CPU, that share a batch.")
     ignore_index: int = 255
     seed: int = Field(0, ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _devices_have_work(self) -> TrainOptions:
+        if self.devices > self.batch_size:
+            raise ValueError(
+                f"devices: want at most batch_size = {self.batch_size}, got {self.devices}"
+            )
+        return self
 
     def loss_for(self, channels: int) -> Literal["bce+dice", "bce", "ce"]:
         """The loss for a model with so many logit channels; SegmendError where they do not fit."""

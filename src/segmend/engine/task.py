@@ -15,13 +15,20 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from segmend.data.files import atomic_write, write_json
 from segmend.engine.checkpoints import save_segmenter
 from segmend.engine.losses import segmentation_loss
 from segmend.engine.options import TrainOptions
+from segmend.engine.parallel import (
+    ShardedBatches,
+    gathered_losses,
+    mean_over_processes,
+    same_buffers,
+    sum_over_processes,
+)
 from segmend.engine.progress import Bar
 from segmend.engine.seeds import derive_seed
 from segmend.errors import SegmendError
@@ -44,6 +51,7 @@ class SegmentationTask(L.LightningModule):
         self.train_loss = 0.0
         self.validation: dict[str, float] = {}
         self._losses: list[Tensor] = []
+        self._shares: list[float] = []
         self._val_losses: list[Tensor] = []
         self._counts: Tensor | None = None
 
@@ -65,8 +73,20 @@ class SegmentationTask(L.LightningModule):
         # Not in on_train_epoch_start: Lightning leaves that out in a resumed run's first epoch.
         if batch_idx == 0:
             # Dropout draws from the global generator: seeded by epoch, it can be resumed.
-            torch.manual_seed(derive_seed(self.options.seed, self.current_epoch))
-            self._losses = []
+            rank = [self.global_rank] if self.global_rank else []
+            torch.manual_seed(derive_seed(self.options.seed, self.current_epoch, *rank))
+            self._losses, self._shares = [], []
+        self._shares.append(self._share(batch_idx))
+
+    def _share(self, batch_idx: int) -> float:
+        """What this process's mean loss counts for: 1 where all have equally many images."""
+        batches = getattr(self.trainer.train_dataloader, "batch_sampler", None)
+        return batches.share(batch_idx) if isinstance(batches, ShardedBatches) else 1.0
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        # Gradients are averaged over processes, whose parts of a batch may differ in size.
+        share = self._shares[-1]
+        super().backward(loss if share == 1.0 else loss * share, *args, **kwargs)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         loss = self._logits_and_loss(batch)[1]
@@ -75,7 +95,10 @@ class SegmentationTask(L.LightningModule):
 
     def finish_epoch(self) -> float:
         """The epoch's mean training loss; SegmendError where it is not finite."""
-        self.train_loss = float(torch.stack(self._losses).mean())
+        losses = torch.stack(self._losses)
+        if len(self._shares) == len(losses):  # a method may have several losses a step
+            losses = losses * losses.new_tensor(self._shares)
+        self.train_loss = float(mean_over_processes(losses.mean()))
         if not math.isfinite(self.train_loss):
             raise SegmendError(
                 f"training: the loss of epoch {self.current_epoch + 1} is {self.train_loss}; "
@@ -101,6 +124,12 @@ class SegmentationTask(L.LightningModule):
         self._counts = counts if self._counts is None else self._counts + counts
         self._val_losses.append(loss.detach())
 
+    def gather_validation(self) -> None:
+        """Make every process know what all have seen."""
+        self._val_losses = gathered_losses(self._val_losses)
+        if self._counts is not None:
+            self._counts = sum_over_processes(self._counts)
+
     def on_validation_epoch_end(self) -> None:
         assert self._counts is not None
         self.validation = {
@@ -110,9 +139,12 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.options
-        optimizer = AdamW(
-            parameter_groups(self.model, options), lr=options.lr, weight_decay=options.weight_decay
-        )
+        groups = parameter_groups(self.model, options)
+        optimizer: Optimizer
+        if options.optimizer == "sgd":
+            optimizer = SGD(groups, lr=options.lr, momentum=options.momentum)
+        else:
+            optimizer = AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         factor = partial(learning_rate_factor, steps=steps, schedule=options.schedule)
         scheduler = LambdaLR(optimizer, factor)
@@ -186,6 +218,13 @@ class Keeper(L.Callback):
     def on_train_batch_end(self, *_: Any) -> None:
         self.bar.advance()
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        same_buffers(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(pl_module, SegmentationTask):  # before the module's own hook of this name
+            pl_module.gather_validation()
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
         row = {
@@ -197,11 +236,15 @@ class Keeper(L.Callback):
         self.curve.append(row)
         if is_better(row, self.best):
             self.best = row
-            meta = {"options": self.options.model_dump(mode="json"), "metrics": row}
-            save_segmenter(self.out, pl_module.model, meta)
+            if trainer.is_global_zero:
+                meta = {"options": self.options.model_dump(mode="json"), "metrics": row}
+                save_segmenter(self.out, pl_module.model, meta)
+        trainer.should_stop = self._out_of_patience()
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.out / LAST)  # writes nothing here, but takes part
+            return
         write_json(self.out / CURVE, self.curve)
         self.bar.note(summary(row, self.options.epochs))
-        trainer.should_stop = self._out_of_patience()
         with atomic_write(self.out / LAST) as temporary:
             trainer.save_checkpoint(temporary)
 

@@ -22,6 +22,7 @@ from segmend.data.files import write_json
 from segmend.engine.checkpoints import WEIGHTS_NAME, load_segmenter
 from segmend.engine.crops import CropSet, EpochSampler, Item, ItemSet, cached, collate
 from segmend.engine.options import TrainOptions, pick_device, resolve_precision
+from segmend.engine.parallel import ShardedBatches, launch
 from segmend.engine.progress import Bar, progress_bar
 from segmend.engine.seeds import seed_everything
 from segmend.errors import SegmendError
@@ -36,7 +37,7 @@ MakeCrops = Callable[[ItemSet, Any], Dataset[Item]]
 
 STATE = "train.json"
 # What may change between the start of a run and its continuation: it does not change the result.
-_FREE = {"cache", "num_workers", "threads", "accelerator"}
+_FREE = {"cache", "num_workers", "threads", "accelerator", "devices"}
 
 
 @dataclass(frozen=True)
@@ -79,23 +80,24 @@ def train_segmenter(
             (with `resume`) a run in `out` that had other options or another number of images.
     """
 
-    def segmentation(model: nn.Module, options: TrainOptions) -> SegmentationTask:
-        from segmend.engine.task import SegmentationTask
-
-        return SegmentationTask(model, options)
-
     return train_model(
         model,
         train_set,
         val_set,
         options=options or TrainOptions(),
         out=Path(out),
-        make_task=segmentation,
+        make_task=_segmentation,
         make_crops=segmentation_crops,
         resume=resume,
         progress=progress,
         description=description,
     )
+
+
+def _segmentation(model: nn.Module, options: TrainOptions) -> SegmentationTask:
+    from segmend.engine.task import SegmentationTask
+
+    return SegmentationTask(model, options)
 
 
 def train_model(
@@ -125,33 +127,65 @@ def train_model(
             raise SegmendError(f"{role}: want at least one image, got none")
     if val_set is None and options.patience is not None:
         raise SegmendError("patience: stopping early wants a val_set, got none")
+    if val_set is not None and len(val_set) < options.devices:
+        raise SegmendError(f"val_set: want an image for each of {options.devices} devices")
     state = {"options": options.model_dump(mode="json"), "images": len(train_set)}
-    if resume and _finished(out, state):
+    if resume and _finished(out, state, type(options)):
         load_segmenter(out, model=model)
         return _read_result(out)
     write_json(out / STATE, {**state, "finished": False})
     if not resume:
         (out / "last.ckpt").unlink(missing_ok=True)
-    train_set = cached(train_set, cache=options.cache, progress=progress)
-    val_set = val_set and cached(val_set, cache=options.cache, progress=progress)
-    batches = train_loader(make_crops(train_set, options), len(train_set), options)
-    with _quiet(), _threads(options.threads):
-        bar = partial(progress_bar, description, enabled=progress)
-        _fit(make_task(model, options), batches, val_set, options, out, bar)
+    fit = _Fit(
+        model, train_set, val_set, options, out, make_task, make_crops, progress, description
+    )
+    if options.devices == 1:
+        fit()
+    else:
+        launch(fit, options.devices, accelerator=pick_device(options.accelerator).type)
     load_segmenter(out, model=model.cpu())
     write_json(out / STATE, {**state, "finished": True})
     return _read_result(out)
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """One training, as each of the processes that share it gets it: called with (rank, count)."""
+
+    model: nn.Module
+    train_set: ItemSet
+    val_set: ItemSet | None
+    options: Any
+    out: Path
+    make_task: MakeTask
+    make_crops: MakeCrops
+    progress: bool
+    description: str
+
+    def __call__(self, rank: int = 0, count: int = 1) -> None:
+        options, shown = self.options, self.progress and rank == 0
+        train_set = cached(self.train_set, cache=options.cache, progress=shown)
+        whole: DataLoader[Item] | None = None
+        if self.val_set is not None:
+            val_set = cached(self.val_set, cache=options.cache, progress=shown)
+            whole = val_loader(val_set, options, rank=rank, count=count)
+        crops = self.make_crops(train_set, options)
+        batches = train_loader(crops, len(train_set), options, rank=rank, count=count)
+        with _quiet(), _threads(options.threads):
+            bar = partial(progress_bar, self.description, enabled=shown)
+            _fit(self.make_task(self.model, options), batches, whole, options, self.out, bar)
+
+
 def _fit(
     task: SegmentationTask,
     batches: DataLoader[Item],
-    val_set: ItemSet | None,
+    val_batches: DataLoader[Item] | None,
     options: TrainOptions,
     out: Path,
     make_bar: Callable[..., AbstractContextManager[Bar]],
 ) -> None:
     import lightning.pytorch as L
+    from lightning.pytorch.strategies import DDPStrategy
 
     from segmend.engine.task import LAST, Keeper
 
@@ -160,11 +194,16 @@ def _fit(
     if options.channels_last:
         task.model.to(memory_format=torch.channels_last)
     device = pick_device(options.accelerator)
+    # Buffers are exchanged before validation: else all would have to take equally many steps there.
+    ddp = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
     with make_bar(total=options.epochs * len(batches)) as bar:
         trainer = L.Trainer(
             max_epochs=options.epochs,
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=1,
+            devices=options.devices,
+            strategy=ddp if options.devices > 1 else "auto",
+            use_distributed_sampler=False,
+            sync_batchnorm=options.devices > 1 and device.type == "cuda",
             precision=resolve_precision(options.precision, device),
             callbacks=[Keeper(out, options, bar)],
             logger=False,
@@ -179,7 +218,7 @@ def _fit(
             trainer.fit(
                 task,
                 batches,
-                val_set and val_loader(val_set, options),
+                val_batches,
                 ckpt_path=last if last.exists() else None,
                 weights_only=True,
             )
@@ -196,32 +235,46 @@ def segmentation_crops(train_set: ItemSet, options: TrainOptions) -> CropSet:
     )
 
 
-def train_loader(crops: Dataset[Item], count: int, options: TrainOptions) -> DataLoader[Item]:
-    """Shuffled batches of augmented crops, the same for the same seed and epoch."""
+def train_loader(
+    crops: Dataset[Item], images: int, options: TrainOptions, *, rank: int = 0, count: int = 1
+) -> DataLoader[Item]:
+    """Shuffled batches of augmented crops, the same for the same seed and epoch.
+
+    With `count` processes, what the `rank`-th has of each batch.
+    """
+    size = options.batch_size
+    batches = ShardedBatches(
+        EpochSampler(images, seed=options.seed),
+        batch_size=size,
+        # A last batch of one image breaks batch norm behind global pooling.
+        drop_last=images > size and images % size == 1,
+        rank=rank,
+        world=count,
+    )
     return DataLoader(
         crops,
-        batch_size=options.batch_size,
-        sampler=EpochSampler(count, seed=options.seed),
+        batch_sampler=batches,
         num_workers=options.num_workers,
         persistent_workers=options.num_workers > 0,
         collate_fn=partial(collate, ignore_index=options.ignore_index),
-        # A last batch of one image breaks batch norm behind global pooling.
-        drop_last=count > options.batch_size and count % options.batch_size == 1,
     )
 
 
-def val_loader(val_set: ItemSet, options: TrainOptions) -> DataLoader[Item]:
-    """Whole images one by one, in order."""
+def val_loader(
+    val_set: ItemSet, options: TrainOptions, *, rank: int = 0, count: int = 1
+) -> DataLoader[Item]:
+    """Whole images one by one, in order; of `count` processes each has its own."""
     return DataLoader(
         val_set,  # type: ignore[arg-type]  # torch wants its own base class, we any sequence
         batch_size=1,
+        sampler=range(rank, len(val_set), count),
         num_workers=options.num_workers,
         persistent_workers=options.num_workers > 0,
         collate_fn=partial(collate, ignore_index=options.ignore_index),
     )
 
 
-def _finished(out: Path, state: dict[str, Any]) -> bool:
+def _finished(out: Path, state: dict[str, Any], kind: type[TrainOptions]) -> bool:
     """Whether `out` holds this very run, complete; SegmendError where it holds another one."""
     path = out / STATE
     if not path.exists():
@@ -232,7 +285,8 @@ def _finished(out: Path, state: dict[str, Any]) -> bool:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SegmendError(f"{path}: not readable ({error}); choose another folder") from error
     wanted = {**state["options"], "images": state["images"]}
-    found = {**options, "images": images}
+    defaults = {key: field.get_default() for key, field in kind.model_fields.items()}
+    found = {**defaults, **options, "images": images}  # an older run knows fewer options
     changed = [
         f"{key} was {found.get(key)!r}, now {value!r}"
         for key, value in wanted.items()
