@@ -14,8 +14,9 @@ from segmend.context.clusters import KMeansContext
 from segmend.context.distance import distance_map, distance_mask, mask_from_distance
 from segmend.context.generator import ContextGenerator
 from segmend.context.heads import widen_head
+from segmend.context.info import StepInfo
 from segmend.context.labels import compose_context_labels, context_targets
-from segmend.context.learner import ContextLabelLearner, StepInfo
+from segmend.context.learner import ContextLabelLearner
 from segmend.context.loss import context_loss, meta_objective
 from segmend.context.merging import (
     MergedNetwork,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmend.context.clusters import KMeansContext, one_hot
+from segmend.context.clusters import KMeansContext as KMeansContext
+from segmend.context.clusters import one_hot
 from segmend.context.distance import distance_map
 from segmend.errors import SegmendError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -79,6 +80,31 @@ def distance_mask(
     """
     distance = distance_map(target, spacing=spacing, ignore_index=ignore_index, truncate=truncate)
     return mask_from_distance(distance, tau=tau, sigma=sigma)
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """How a batch gets its mask; tau=None: it has none. See `distance_mask`."""
+
+    tau: float | None
+    sigma: float
+    spacing: Sequence[float] | None
+    ignore_index: int
+
+    def mask(self, target: Tensor, distance: Tensor | None) -> Tensor | None:
+        """From the batch's own distances, or else from its target."""
+        if self.tau is None:
+            return None
+        if distance is None:
+            distance = distance_map(target, spacing=self.spacing, ignore_index=self.ignore_index)
+        return mask_from_distance(distance, tau=self.tau, sigma=self.sigma)
+
+
+def faded(mask: Tensor | None, target: Tensor, share: float) -> Tensor | None:
+    """A share, up to 1, of the mask."""
+    if share >= 1:
+        return mask
+    return torch.full(target.shape, share, device=target.device) if mask is None else share * mask
 
 
 def _signed_distance(foreground: np.ndarray, sides: tuple[float, ...]) -> np.ndarray:

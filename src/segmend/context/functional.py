@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.autograd import forward_ad
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from segmend.errors import SegmendError
@@ -99,14 +100,13 @@ def tangents_forward(network: Functional, direction: Weights, images: Tensor) ->
     Weights that `direction` leaves out do not move. Nothing is kept for a reverse pass. Attention
     runs as plain matrix products: its fused kernels have no forward mode.
     """
-    moving = {name: network.weights[name] for name in direction}
-
-    def run(weights: Weights) -> tuple[Tensor, ...]:
-        return tuple(network({**network.weights, **weights}, images))
-
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        found = jvp(run, (moving,), (direction,))
-    return list(found[0]), list(found[1])
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+        make, unpack = _typed(forward_ad.make_dual), _typed(forward_ad.unpack_dual)
+        dual = {name: make(network.weights[name], d) for name, d in direction.items()}
+        levels = network({**network.weights, **dual}, images)
+        pairs = [unpack(z) for z in levels]
+        moved = [torch.zeros_like(z) if t is None else t.clone() for z, t in pairs]
+        return [z.clone() for z, _ in pairs], moved
 
 
 def tangents_double(network: Functional, direction: Weights, images: Tensor) -> Tangents:
@@ -172,6 +172,11 @@ def climb_down(
         _known[network.module] = name
         return name, found
     raise AssertionError("unreachable: the last rung returns or raises")
+
+
+def _typed(function: Any) -> Callable[..., Any]:
+    """Some of torch's functions have no annotations."""
+    return cast(Callable[..., Any], function)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, ...]:

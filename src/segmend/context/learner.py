@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segmend.context.baselines import ContextSource
-from segmend.context.distance import SIGMA, TAU, distance_map, mask_from_distance
+from segmend.context.distance import SIGMA, TAU, MaskRule, faded
 from segmend.context.functional import as_levels, unwrap
 from segmend.context.generator import GENERATOR_LR, GeneratorTrainer
+from segmend.context.info import StepInfo, context_usage
 from segmend.context.labels import context_targets, count_channels
-from segmend.context.loss import Dice, context_loss
+from segmend.context.loss import Dice
 from segmend.context.merging import Merge, MergedNetwork, merged_copy
 from segmend.context.meta import Method
-from segmend.context.updates import GeneratorUpdates, LossOptions, MetaBatch
+from segmend.context.updates import (
+    GeneratorUpdates,
+    LossOptions,
+    MetaBatch,
+    Samples,
+    learning_rate,
+    schedule_share,
+)
 from segmend.errors import SegmendError
-
-_INNER_LR = 1e-2  # published: the segmenter's learning rate at the start
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What a step was like; tensors without gradient, so that nothing waits for a GPU.
-
-    loss: the segmenter's. usage: (K,), each context's share of background pixels.
-    objective: the meta-objective, of steps at which the generator learned. method: see
-    `meta_gradient`.
-    """
-
-    loss: Tensor
-    usage: Tensor
-    objective: Tensor | None = None
-    method: str | None = None
 
 
 class ContextLabelLearner:
@@ -69,8 +59,8 @@ class ContextLabelLearner:
         inner_lr: of the virtual step; None: the optimiser's, or 1e-2 without one.
         clip_norm: of the segmenter's gradient in `step`; published 12. None: no clipping.
         method: of `meta_gradient`.
-        amp: dtype of autocast in `step`; with float16 give a `scaler`. The virtual step follows a
-            bfloat16 autocast and leaves a float16 one.
+        amp: dtype of autocast in `step`; with float16 give a `scaler`. The generator learns
+            outside of any autocast.
     Raises:
         SegmendError: options that cannot be; on the first step, a model or generator whose
             channels do not fit.
@@ -108,9 +98,9 @@ class ContextLabelLearner:
             raise SegmendError(f"warm_up: want a number of steps >= 0, got {warm_up}")
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self.num_context, self.num_classes = num_context, num_classes
-        self.tau, self.sigma, self.spacing, self.warm_up = tau, sigma, spacing, warm_up
         self.inner_lr, self.clip_norm, self.amp = inner_lr, clip_norm, amp
-        self.ignore_index = ignore_index
+        self.ignore_index, self.warm_up = ignore_index, warm_up
+        self._rule = MaskRule(tau, sigma, spacing, ignore_index)
         self._loss = LossOptions(num_classes, dice, weights)
         self.trainer: GeneratorTrainer | None = None
         self.updates: GeneratorUpdates | None = None
@@ -178,7 +168,7 @@ class ContextLabelLearner:
 
         Arguments as in `step`. `info` tells more afterwards.
         """
-        mask = self._mask(target, distance)
+        mask = None if self.num_context == 1 else self._rule.mask(target, distance)
         found = None
         if self.updates is not None:
             found = self.updates.run(
@@ -187,15 +177,15 @@ class ContextLabelLearner:
                 target,
                 mask,
                 step=self.steps,
-                inner_lr=self._inner_lr(),
-                schedule=self._schedule(),
+                inner_lr=learning_rate(self.optimizer) if self.inner_lr is None else self.inner_lr,
+                schedule=schedule_share(self.optimizer),
             )
         levels = as_levels(self.model(images), images)
         if levels[0].shape[1] != self.channels:
             raise SegmendError(
-                f"model: want {self.channels} logits for {self.num_classes} classes and "
-                f"{self.num_context} contexts, got {levels[0].shape[1]}; "
-                "use widen_head(model, num_context) before the optimiser is built"
+                f"model: want {self.channels} logits for K = {self.num_context}, got "
+                f"{levels[0].shape[1]}; call widen_head(model, {self.num_context}) before the "
+                "optimiser is built"
             )
         context = self.contexts(images, target, distance=distance, maps=maps)
         labels, valid = context_targets(
@@ -203,19 +193,12 @@ class ContextLabelLearner:
             context,
             [z.shape[2:] for z in levels],
             num_classes=self.num_classes,
-            mask=self._faded(mask, target),
+            mask=faded(mask, target, (self.steps + 1) / (self.warm_up + 1)),
             ignore_index=self.ignore_index,
         )
-        loss = context_loss(
-            levels,
-            labels,
-            valid,
-            num_classes=self.num_classes,
-            dice=self._loss.dice,
-            weights=self._loss.weights,
-        )
+        loss = self._loss.of(levels, labels, valid)
         self.steps += 1
-        usage = _usage(context, target)
+        usage = context_usage(context, target)
         self.info = StepInfo(
             loss.detach(), usage, *((found.objective, found.method) if found else ())
         )
@@ -264,7 +247,7 @@ class ContextLabelLearner:
             "steps": self.steps,
             "trainer": None if self.trainer is None else self.trainer.state_dict(),
             "source": None if source is None else source(),
-            "held": None if self.updates is None else self.updates.held,
+            "held": self.updates and self.updates.held and tuple(self.updates.held),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -274,43 +257,7 @@ class ContextLabelLearner:
             raise SegmendError("learner: the state is of another kind of context labels")
         if self.trainer is not None and self.updates is not None:
             self.trainer.load_state_dict(state["trainer"])
-            self.updates.held = state["held"]
+            self.updates.held = state["held"] and Samples(*state["held"])
         load = getattr(self.source, "load_state_dict", None)
         if load is not None:
             load(state["source"])
-
-    def _mask(self, target: Tensor, distance: Tensor | None) -> Tensor | None:
-        if self.tau is None or self.num_context == 1:
-            return None
-        if distance is None:
-            distance = distance_map(target, spacing=self.spacing, ignore_index=self.ignore_index)
-        return mask_from_distance(distance, tau=self.tau, sigma=self.sigma)
-
-    def _faded(self, mask: Tensor | None, target: Tensor) -> Tensor | None:
-        if self.steps >= self.warm_up:
-            return mask
-        share = self.steps / self.warm_up
-        return (
-            torch.full(target.shape, share, device=target.device) if mask is None else share * mask
-        )
-
-    def _inner_lr(self) -> float:
-        if self.inner_lr is not None:
-            return self.inner_lr
-        if self.optimizer is None:
-            return _INNER_LR
-        return max(float(group["lr"]) for group in self.optimizer.param_groups)
-
-    def _schedule(self) -> float:
-        """The optimiser's learning rate as a share of what its schedule started from."""
-        if self.optimizer is None:
-            return 1.0
-        group = self.optimizer.param_groups[0]
-        return min(1.0, float(group["lr"]) / float(group.get("initial_lr", group["lr"]) or 1.0))
-
-
-def _usage(context: Tensor, target: Tensor) -> Tensor:
-    """Each context's share of the background, (K,)."""
-    background = (target == 0).unsqueeze(1)
-    total = (context.detach() * background).movedim(1, 0).flatten(1).sum(1)
-    return total / background.sum().clamp(min=1)

@@ -1,9 +1,8 @@
-"""When the generator learns, from which images, and in which precision."""
+"""When the generator learns, and from which images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -11,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from segmend.context.generator import GeneratorTrainer
-from segmend.context.loss import Dice
+from segmend.context.loss import Dice, context_loss
 from segmend.context.meta import MetaGradient, Method, meta_gradient
 from segmend.errors import SegmendError
 
 MetaBatch = Literal["same", "next"]
+
+_INNER_LR = 1e-2  # published: the segmenter's learning rate at the start
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,17 @@ class LossOptions:
     num_classes: int
     dice: Dice
     weights: Sequence[float] | None
+
+    def of(self, logits: list[Tensor], labels: list[Tensor], valid: list[Tensor]) -> Tensor:
+        """The loss of levels."""
+        return context_loss(
+            logits,
+            labels,
+            valid,
+            num_classes=self.num_classes,
+            dice=self.dice,
+            weights=self.weights,
+        )
 
 
 class Samples(NamedTuple):
@@ -89,7 +101,8 @@ class GeneratorUpdates:
         if inner is None:
             return None
         self.trainer.to(images.device)
-        with _precision(images.device):
+        # A product of differences: in half precision it would be worse than what it replaces.
+        with torch.autocast(images.device.type, enabled=False):
             found = meta_gradient(
                 model,
                 self.trainer.generator,
@@ -116,12 +129,17 @@ class GeneratorUpdates:
         return Samples(images[chosen], target[chosen], None if mask is None else mask[chosen])
 
 
-def _precision(device: torch.device) -> AbstractContextManager[object]:
-    """A bfloat16 autocast goes on, a float16 one, which would need scaling, does not."""
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    dtype = torch.get_autocast_dtype(device.type)
-    if dtype is not torch.bfloat16:
-        return torch.autocast(device.type, enabled=False)
-    # Weights cast inside must not be cached: they are other tensors at each call.
-    return torch.autocast(device.type, dtype=dtype, cache_enabled=False)
+def learning_rate(optimizer: torch.optim.Optimizer | None) -> float:
+    """The largest of its groups' now; without one, the published 1e-2."""
+    if optimizer is None:
+        return _INNER_LR
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
+def schedule_share(optimizer: torch.optim.Optimizer | None) -> float:
+    """The learning rate now, as a share of what its schedule started from; at most 1."""
+    if optimizer is None:
+        return 1.0
+    group = optimizer.param_groups[0]
+    start = float(group.get("initial_lr", group["lr"]))
+    return min(1.0, float(group["lr"]) / start) if start > 0 else 1.0
