@@ -132,7 +132,7 @@ def train_context(
     train_set = prepare(train_items, length=options.crops_per_epoch)
     val_set = None if val_items is None else prepare(val_items)
     model = build_context_network(options, **shape)
-    learner = build_learner(options, model, prepare(train_items), **shape)
+    learner = build_learner(options, model, train_items, **shape)
     describe_if_new(out, options, resume=resume, **shape)
 
     def make_task(model: nn.Module, _: ContextOptions) -> nn.Module:
@@ -157,7 +157,7 @@ def train_context(
 def build_learner(
     options: ContextOptions,
     model: nn.Module,
-    items: PreparedSet,
+    items: ItemSet,
     *,
     in_channels: int,
     dimensions: int,
@@ -174,7 +174,7 @@ def build_learner(
     if isinstance(source, KMeansContext):
         step = max(1, len(items) // CLUSTERED)
         rows = (items[i] for i in range(0, len(items), step))
-        source.fit({"image": r["pixels"][None], "target": r["labels"][None]} for r in rows)
+        source.fit({"image": r["image"][None], "target": r["target"][None]} for r in rows)
     return ContextLabelLearner(
         model,
         source,

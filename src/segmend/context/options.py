@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
 from segmend.context.distance import SIGMA, TAU
 from segmend.data.volumes import Intensities
 from segmend.engine.options import TrainOptions
+from segmend.errors import SegmendError
 from segmend.models.segmenters import Weights
 
 ContextMethod = Literal["learned", "plain", "kmeans", "dilate", "bands", "maps", "random"]
@@ -84,3 +86,12 @@ class ContextOptions(TrainOptions):
     def channels(self) -> int:
         """Logit channels while training: classes, and the contexts beyond the first."""
         return self.num_classes + self.num_context - 1
+
+
+def context_methods(names: Sequence[str]) -> list[ContextMethod]:
+    """Names of methods, checked; SegmendError for an unknown one."""
+    known: tuple[ContextMethod, ...] = get_args(ContextMethod)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SegmendError(f"method: unknown {unknown[0]!r}; known: {', '.join(known)}")
+    return [method for name in names for method in known if method == name]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segmend.context.merging import merge_background
+from segmend.context.merging import Merge, merge_background
 from segmend.data.files import atomic_write
 from segmend.errors import SegmendError
 from segmend.plot import FALSE_POSITIVE, HIT, class_colour, error_overlay, heat_overlay, panels
@@ -32,6 +33,14 @@ class ContextPicture:
     target: Tensor
     context: Tensor
     foreground: Tensor
+
+
+class LogitSample(NamedTuple):
+    """Voxels of a network with contexts: logits (N, M), target (N,) in {0, 1}, and its K."""
+
+    logits: Tensor
+    target: Tensor
+    num_context: int
 
 
 def draw_contexts(rows: Sequence[ContextPicture], path: str | Path) -> Path:
@@ -66,7 +75,7 @@ def context_overlay(context: Tensor, target: Tensor) -> Tensor:
 
 
 def draw_logits(
-    samples: Mapping[str, tuple[Tensor, int, Tensor]], path: str | Path, *, merge: str = "argmax"
+    samples: Mapping[str, LogitSample], path: str | Path, *, merge: Merge = "argmax"
 ) -> Path:
     """Where networks put background and foreground, on both sides of their decision boundary.
 
@@ -75,17 +84,14 @@ def draw_logits(
     more voxels brighter (logarithmic); above the diagonal a voxel is called foreground.
 
     Args:
-        samples: caption -> (logits (N, M) of voxels, K, target (N,) in {0, 1}).
+        samples: by caption.
         path: of the PNG.
     """
-    spread = {
-        name: _coordinates(logits, num_context, merge)
-        for name, (logits, num_context, _) in samples.items()
-    }
+    spread = {name: _coordinates(sample, merge) for name, sample in samples.items()}
     reach = max(float(pair.abs().quantile(0.999)) for pair in spread.values())
     line = [
-        (logit_panel(spread[name], target, reach=reach), name)
-        for name, (_, _, target) in samples.items()
+        (logit_panel(spread[name], sample.target, reach=reach), name)
+        for name, sample in samples.items()
     ]
     with atomic_write(path) as temporary:
         panels([line], [""] * len(line)).save(temporary)
@@ -107,14 +113,9 @@ def logit_panel(pairs: Tensor, target: Tensor, *, reach: float, side: int = SIDE
     return picture
 
 
-def _coordinates(logits: Tensor, num_context: int, merge: str) -> Tensor:
-    if merge not in ("argmax", "sum"):
-        raise SegmendError(f"merge: want argmax or sum, got {merge!r}")
+def _coordinates(sample: LogitSample, merge: Merge) -> Tensor:
     pair = merge_background(
-        logits,
-        num_context=num_context,
-        num_classes=2,
-        merge="sum" if merge == "sum" else "argmax",
+        sample.logits, num_context=sample.num_context, num_classes=2, merge=merge
     )
     return pair - pair.mean(1, keepdim=True)
 

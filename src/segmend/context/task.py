@@ -78,7 +78,7 @@ class ContextTask(SegmentationTask):
     def finish_epoch(self) -> float:
         loss = super().finish_epoch()
         trainer = self.learner.trainer
-        if trainer is not None:
+        if trainer is not None and self.trainer.is_global_zero:
             labeller = trainer.generator if trainer.average is None else trainer.average
             write_generator(labeller, self.out)
         return loss

@@ -1,0 +1,153 @@
+"""`segmend context`: networks whose background is several classes, against false positives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from segmend.cli.arguments import RECIPE, SETS
+
+if TYPE_CHECKING:
+    from segmend.context.comparison import Compared
+
+
+def train(
+    images: Path = typer.Option(
+        ..., "--images", "--data", help="Folder of images, or root of a set with dataset.json."
+    ),
+    out: Path = typer.Option(..., help="Folder for the network, its curve and a checkpoint."),
+    masks: Path | None = typer.Option(None, help="Folder of masks; with dataset.json none."),
+    val_images: Path | None = typer.Option(None, help="Folder of validation images."),
+    val_masks: Path | None = typer.Option(None, help="Folder of their masks."),
+    context: int | None = typer.Option(None, min=1, help="K, classes of background; 1 is plain."),
+    method: str | None = typer.Option(
+        None, help="learned, plain, kmeans, dilate, bands, maps or random.  [default: learned]"
+    ),
+    epochs: int | None = typer.Option(None, help="Passes over the images.  [default: 40]"),
+    seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
+    resume: bool = typer.Option(True, help="Go on with an interrupted run in --out."),
+    recipe: RECIPE = None,
+    sets: SETS = None,
+    progress: bool = typer.Option(True, help="Show a progress bar."),
+) -> None:
+    """Train a segmenter with context labels, in 2D or 3D; keep the best epoch."""
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.context.jobs import run_context
+    from segmend.context.options import ContextOptions
+
+    given = {"num_context": context, "method": method, "epochs": epochs, "seed": seed}
+    options = resolve(ContextOptions, recipe, sets or [], given)
+    print_settings(options)
+    result = run_context(
+        options, images, masks, out, val_images=val_images, val_masks=val_masks,
+        resume=resume, progress=progress,
+    )  # fmt: skip
+    inputs = {"images": images, "masks": masks, "val_images": val_images, "val_masks": val_masks}
+    write_run_record(out, "context train", options, {"inputs": inputs, "best": result.best})
+    best = result.best
+    score = f", validation IoU {100 * best['val_iou']:.1f}" if "val_iou" in best else ""
+    typer.echo(f"kept epoch {best['epoch']}{score}: {out}")
+    typer.echo(f"next: segmend context predict --checkpoint {out} --images DIR --out DIR")
+
+
+def predict(
+    checkpoint: Path = typer.Option(..., help="Folder that training with contexts wrote."),
+    images: Path = typer.Option(
+        ..., "--images", "--data", help="Folder of images, or root of a set with dataset.json."
+    ),
+    out: Path = typer.Option(..., help="Folder for the maps or label volumes."),
+    threshold: float | None = typer.Option(None, help="Volumes: foreground above it, not argmax."),
+    probabilities: bool = typer.Option(False, help="Volumes: also write probabilities."),
+    suffix: str | None = typer.Option(None, help="Of files: .png, .npz; volumes .nii.gz, .nii."),
+    resume: bool = typer.Option(True, help="Leave cases alone whose file is there."),
+    progress: bool = typer.Option(True, help="Show a progress bar."),
+) -> None:
+    """Predict images (probability maps) or volumes (labels on the grid of their image)."""
+    from segmend.cli.settings import write_run_record
+    from segmend.context.jobs import predict_context
+
+    written = predict_context(
+        checkpoint, images, out, threshold=threshold, probabilities=probabilities, suffix=suffix,
+        resume=resume, progress=progress,
+    )  # fmt: skip
+    settings = {"threshold": threshold, "probabilities": probabilities, "suffix": suffix}
+    inputs = {"checkpoint": checkpoint, "images": images}
+    write_run_record(out, "context predict", settings, {"inputs": inputs})
+    typer.echo(f"{len(written)} predictions: {out}")
+
+
+def compare(
+    images: Path = typer.Option(
+        ..., "--images", "--data", help="Folder of images, or root of a set with dataset.json."
+    ),
+    out: Path = typer.Option(..., help="Folder for all runs, the comparison and pictures."),
+    masks: Path | None = typer.Option(None, help="Folder of masks; with dataset.json none."),
+    methods: list[str] = typer.Option(
+        ["plain", "learned"], "--method", help="Repeatable; the first is what others are held to."
+    ),
+    context: int | None = typer.Option(None, min=2, help="K of methods that can choose it."),
+    epochs: int | None = typer.Option(None, help="Passes over the images.  [default: 40]"),
+    seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
+    resume: bool = typer.Option(True, help="Go on with interrupted runs in --out."),
+    recipe: RECIPE = None,
+    sets: SETS = None,
+    progress: bool = typer.Option(True, help="Show progress bars."),
+) -> None:
+    """Train with and without context labels; print both, with an interval.
+
+    Thresholds are tuned on validation cases; test cases are only scored. Pictures of what was
+    learned and of the background's logits go to --out.
+    """
+    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.context.comparison import compare_contexts
+    from segmend.context.jobs import read_sets
+    from segmend.context.options import ContextOptions, context_methods
+
+    options = resolve(
+        ContextOptions, recipe, sets or [], {"num_context": context, "epochs": epochs, "seed": seed}
+    )
+    print_settings(options)
+    rows = compare_contexts(
+        options, read_sets(options, images, masks), out, methods=context_methods(methods),
+        resume=resume, progress=progress,
+    )  # fmt: skip
+    extra: dict[str, Any] = {"inputs": {"images": images, "masks": masks}, "methods": methods}
+    write_run_record(out, "context compare", options, extra)
+    show(rows)
+    typer.echo(f"pictures: {out / 'contexts.png'}, {out / 'logits.png'}")
+
+
+def show(rows: list[Compared]) -> None:
+    """Print the comparison as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="test cases, each network at the threshold that is best on val")
+    heads = ("", "K", "Dice", "difference, 95%", "precision", "difference, 95%", "sensitivity")
+    for head in (*heads, "HD95", "false parts", "margin", "beyond"):
+        table.add_column(head, justify="left" if not head else "right")
+    for row in rows:
+        scores = row.scores
+        table.add_row(
+            row.method,
+            str(row.num_context),
+            f"{100 * scores['dice']:.1f}",
+            _signed(row.dice_difference),
+            f"{100 * scores['precision']:.1f}",
+            _signed(row.precision_difference),
+            f"{100 * scores['sensitivity']:.1f}",
+            f"{scores['hd95']:.1f}",
+            f"{scores['false_positives']:.2f}",
+            f"{row.background_margin:.1f}",
+            f"{1e4 * row.background_beyond:.1f}‱",
+        )
+    Console(width=max(120, Console().width)).print(table)
+
+
+def _signed(interval: Any) -> str:
+    if interval is None:
+        return ""
+    low, high = 100 * interval.low, 100 * interval.high
+    return f"{100 * interval.difference:+.1f} [{low:.1f}, {high:.1f}]"
