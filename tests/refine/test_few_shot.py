@@ -16,9 +16,9 @@ from segmend.refine.few_shot import (
 
 
 class Squares:
-    """Images of one or two coloured squares on grey; the colour is the class, 1 to 4."""
+    """Images of one or two coloured squares on grey; the colour is the class, 1 to 6."""
 
-    COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    COLOURS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1]])
 
     def __init__(self, count):
         self.count = count
@@ -30,7 +30,7 @@ class Squares:
         generator = torch.Generator().manual_seed(index)
         image = 0.5 + 0.1 * torch.randn(3, 32, 32, generator=generator)
         target = torch.zeros(32, 32, dtype=torch.int64)
-        for label in {index % 4, int(torch.randint(4, (1,), generator=generator))}:
+        for label in {index % 6, int(torch.randint(6, (1,), generator=generator))}:
             top, left = torch.randint(0, 20, (2,), generator=generator).tolist()
             image[:, top : top + 12, left : left + 12] = self.COLOURS[label].view(3, 1, 1)
             target[top : top + 12, left : left + 12] = label + 1
@@ -38,7 +38,7 @@ class Squares:
         return {"name": str(index), "image": image.clamp(0, 1), "target": target}
 
 
-DATA = Squares(24)
+DATA = Squares(36)
 
 
 @pytest.mark.parametrize(("ways", "shots"), [(1, 1), (2, 3)])
@@ -97,9 +97,9 @@ def test_refiner_of_some_classes_is_applied_to_a_class_it_never_saw():
             return torch.cat([1 - foreground.max(0, keepdim=True)[0], foreground])
 
     base = Leaky()
-    seen = Episodes(DATA, [1, 2, 3], count=24, seed=0)
+    seen = Episodes(DATA, [1, 2, 3, 5, 6], count=24, seed=0)
     refiner = fit_few_shot(
-        base, seen, options=RefineOptions(width=8, epochs=12, crop=32, folds=2, learning_rate=1e-2)
+        base, seen, options=RefineOptions(width=8, epochs=12, crop=32, folds=3, learning_rate=1e-2)
     )
     score = {"base": 0.0, "refined": 0.0}
     for episode in Episodes(DATA, [4], count=10, seed=1):

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segmend.refine.cross_validation import split_folds
 from segmend.refine.fitting import recoloured
 
 
@@ -26,3 +27,16 @@ def test_recoloured_images_keep_their_contrast_but_for_one_factor(amount, seed):
 def test_no_recolouring_leaves_images_alone():
     images = torch.rand(2, 3, 4, 4)
     assert recoloured(images, 0.0, torch.Generator()) is images
+
+
+def test_a_group_is_held_out_whole():
+    groups = ["a", "b", "a", "c", "b", "d", "e"]
+    folds = split_folds(groups, 3, seed=0)
+    assert sorted(i for fold in folds for i in fold) == list(range(7))
+    assert len(folds) == 3
+    for fold in folds:
+        assert {groups[i] for i in fold}.isdisjoint(groups[i] for i in range(7) if i not in fold)
+
+
+def test_one_group_cannot_be_divided():
+    assert split_folds(["a", "a", "a"], 3, seed=0) == [set()]

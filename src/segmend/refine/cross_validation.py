@@ -32,9 +32,15 @@ def fit_refiner(
     examples: Sequence[Example],
     options: RefineOptions,
     *,
+    groups: Sequence[object] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Refiner:
-    """`Refiner.fit` on examples that are already in memory."""
+    """`Refiner.fit` on examples that are already in memory.
+
+    Args:
+        groups: one label an example: those that share it (the same class, patient or scene) are
+            held out together, so that the gate judges the refiner on groups it never saw.
+    """
     channels, given = examples[0].logits.shape[0], examples[0].image is not None
     with_images = given and options.network_sees_images
     if options.resize is not None:
@@ -43,7 +49,7 @@ def fit_refiner(
     if not with_images:
         examples = [replace(e, image=None) for e in examples]
     pseudo = pseudo_labels_of(examples, options)
-    folds = split_folds(len(examples), options.folds, seed=options.seed)
+    folds = split_folds(groups or range(len(examples)), options.folds, seed=options.seed)
     networks: list[nn.Module] = []
     unseen: dict[int, Tensor] = {}
     for number, held_out in enumerate(folds):
@@ -75,13 +81,15 @@ def fit_refiner(
     return Refiner(networks, options=options, gate=gate, channels=channels, with_images=with_images)
 
 
-def split_folds(count: int, folds: int, *, seed: int) -> list[set[int]]:
-    """Which examples each network does not see: `folds` parts, or one empty part for none."""
-    folds = min(folds, count)
+def split_folds(groups: Sequence[object], folds: int, *, seed: int) -> list[set[int]]:
+    """Which examples each network does not see: `folds` parts of whole groups, or an empty one."""
+    names = list(dict.fromkeys(groups))
+    folds = min(folds, len(names))
     if folds < 2:
         return [set()]
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    return [set(order[k::folds]) for k in range(folds)]
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    parts = [{names[i] for i in order[k::folds]} for k in range(folds)]
+    return [{i for i, group in enumerate(groups) if group in part} for part in parts]
 
 
 @torch.inference_mode()

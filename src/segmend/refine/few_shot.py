@@ -198,7 +198,8 @@ def episode_examples(base: nn.Module, episodes: Sequence[Episode] | Episodes) ->
             )
             name = f"episode {number}, class {label}"
             logits = limited_logits(probs[channel][None, None])[0].half()
-            examples.append(Example(name, logits, labels.to(torch.uint8)))
+            image = (episode.query * 255).round().to(torch.uint8)
+            examples.append(Example(name, logits, labels.to(torch.uint8), image))
     return examples
 
 
@@ -207,22 +208,32 @@ def fit_few_shot(
 ) -> Refiner:
     """A class-agnostic refiner learned across episodes of the base classes.
 
+    Episodes of one class are held out together: the gate asks what the refiner does to a class
+    that it never saw, which is what it will be used for. The query's image may guide it.
+
     Args:
         base: episode to probabilities (1 + N, H, W), such as `PrototypeSegmenter`.
         episodes: of classes that are not tested on.
         options: of the refiner; by default the bias field.
     """
-    return fit_refiner(episode_examples(base, episodes), options or RefineOptions())
+    episodes = list(episodes)
+    classes = [label for episode in episodes for label in episode.classes]
+    examples = episode_examples(base, episodes)
+    return fit_refiner(examples, options or RefineOptions(), groups=classes)
 
 
 @torch.inference_mode()
 def segment_episode(base: nn.Module, refiner: Refiner | None, episode: Episode) -> Tensor:
     """Labels (H, W) of an episode's query: 0 elsewhere, 1 to N its classes.
 
-    Every class's map is refined on its own; a pixel goes to the class with the highest refined
-    probability if that exceeds 0.5, otherwise to 0.
+    Every class's map is refined on its own, with the query's image where the refiner wants one; a
+    pixel goes to the class with the highest refined probability if that exceeds 0.5, otherwise
+    to 0.
     """
     probs = base(episode)[1:].unsqueeze(1)
-    refined = probs if refiner is None else refiner(probs)
+    refined = probs
+    if refiner is not None:
+        images = episode.query.expand(len(probs), -1, -1, -1) if refiner.needs_images else None
+        refined = refiner(probs, images)
     best, channel = refined[:, 0].max(0)
     return torch.where(best > 0.5, channel + 1, 0)
