@@ -11,13 +11,18 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from markupsafe import Markup
+
 from segmend.data.files import write_text
 from segmend.diagnose.report.payload import plain
 from segmend.diagnose.report.ranking import main_fix
+from segmend.diagnose.report.words import interval, percent, points, whole
 from segmend.diagnose.result import Diagnosis
 from segmend.errors import SegmendError
 
 SUFFIXES = (".html", ".json", ".csv")
+SHOWN = 6
+"""Fixes in a notebook's summary."""
 
 
 def save(
@@ -112,6 +117,44 @@ def to_dataframe(diagnosis: Diagnosis) -> Any:
     except ImportError as error:
         raise SegmendError("a DataFrame needs pandas: pip install 'segmend[notebook]'") from error
     return pandas.DataFrame(rows(diagnosis), columns=header(diagnosis))
+
+
+def repr_html(diagnosis: Diagnosis) -> str:
+    """What a notebook shows of a diagnosis: verdict, score and the fixes that gain most.
+
+    A few lines of HTML without scripts or addresses; all texts are escaped.
+    """
+    setting, score = diagnosis.setting, diagnosis.score
+    best = sorted(diagnosis.fixes, key=lambda fix: fix.gain - (fix.chance or 0.0), reverse=True)
+    longest = max([fix.gain for fix in best[:SHOWN]] + [1e-9])
+    bar = Markup('<div style="background:#0072b2;height:.7em;width:{:.0f}px"></div>')
+    line = Markup(
+        '<tr><td style="text-align:left">{}</td><td style="text-align:right">{}</td>'
+        '<td style="text-align:right">{}</td><td style="text-align:left">{}</td></tr>'
+    )
+    lines = [
+        line.format(
+            fix.title,
+            points(fix.gain),
+            interval(fix.low, fix.high),
+            bar.format(max(0.0, 160 * fix.gain / longest)),
+        )
+        for fix in best[:SHOWN]
+    ]
+    text = Markup(
+        "<div><p><strong>{}</strong></p><p>{} images, {} {} (95% interval {} to {})</p>"
+        '<table><caption style="text-align:left">Points of {} that each fix would gain</caption>'
+        '<thead><tr><th style="text-align:left">fix</th><th>gain</th><th>95% interval</th>'
+        "<th></th></tr></thead><tbody>{}</tbody></table></div>"
+    ).format(
+        diagnosis.verdict.headline,
+        whole(setting.num_images),
+        setting.measure,
+        *(percent(value) for value in (score.pooled, score.low, score.high)),
+        setting.measure,
+        Markup("").join(lines),
+    )
+    return str(text)
 
 
 def load(path: str | Path) -> Diagnosis:

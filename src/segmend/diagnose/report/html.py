@@ -61,6 +61,7 @@ def render_html(
         .get_template("report.html.j2")
         .render(
             d=diagnosis,
+            headline=words.sentences(diagnosis.verdict.headline),
             against=None if against is None else compare(diagnosis, against),
             mended=None if mended is None else compare(diagnosis, mended),
             entries=entries,

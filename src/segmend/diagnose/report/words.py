@@ -64,3 +64,9 @@ def p_value(value: float) -> str:
 def css_colour(colour: tuple[float, float, float]) -> str:
     """RGB in [0, 1] as "#rrggbb"."""
     return "#" + "".join(f"{round(255 * min(max(part, 0.0), 1.0)):02x}" for part in colour)
+
+
+def sentences(headline: str) -> tuple[str, str]:
+    """The first sentence, and what follows it."""
+    first, stop, rest = headline.partition(". ")
+    return (f"{first}.", rest) if stop else (headline, "")

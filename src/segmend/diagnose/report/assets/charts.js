@@ -132,9 +132,10 @@ function drawGains() {
   });
 }
 
-function drawMap(id, grid, scale, unit, digits) {
+// least: the weakest value that gets full colour, so that chance does not look like a finding.
+function drawMap(id, grid, scale, unit, least) {
   const c = colours();
-  const peak = Math.max(1e-9, ...grid.flat().map((value) => Math.abs(value ?? 0) * scale));
+  const peak = Math.max(least, ...grid.flat().map((value) => Math.abs(value ?? 0) * scale));
   const values = grid.map((line) => line.map((value) => (value === null ? null : value * scale)));
   const heat = {
     type: "heatmap",
@@ -146,7 +147,7 @@ function drawMap(id, grid, scale, unit, digits) {
     colorscale: [[0, c.low], [0.5, c.middle], [1, c.high]],
     xgap: 1,
     ygap: 1,
-    hovertemplate: `row %{y}, column %{x}: %{z:.${digits}f}${unit}<extra></extra>`,
+    hovertemplate: `row %{y}, column %{x}: %{z:.2f}${unit}<extra></extra>`,
     colorbar: { thickness: 10, outlinewidth: 0, ticksuffix: unit, len: 1, tickfont: { color: c.muted } },
   };
   const blank = { showgrid: false, zeroline: false, showticklabels: false, title: undefined };
@@ -344,8 +345,8 @@ function drawScores() {
 
 const DRAW = {
   gains: drawGains,
-  "bias-error": () => drawMap("bias-error", CHARTS.bias.error, 100, "%", 2),
-  "bias-offset": () => drawMap("bias-offset", CHARTS.bias.offset, 1, "", 2),
+  "bias-error": () => drawMap("bias-error", CHARTS.bias.error, 100, "%", 300 * (CHARTS.bias.chance_spread ?? 0) + 1e-6),
+  "bias-offset": () => drawMap("bias-offset", CHARTS.bias.offset, 1, "", 1),
   confusion: drawConfusion,
   calibration: drawCalibration,
   sizes: drawSizes,
