@@ -7,13 +7,14 @@ from torch.nn import functional as F
 from segmend import SegmendError
 from segmend.tags.backbones import Transformer
 from segmend.tags.inference import image_maps
-from segmend.tags.loss import tag_loss, token_loss
+from segmend.tags.loss import tag_loss
 from segmend.tags.mctformer import distinct_tokens_loss, ranking_pool
 from segmend.tags.mctformer_network import (
     MctformerClassifier,
     attention_weights,
     resampled_positions,
 )
+from segmend.tags.method_loss import Step, token_loss
 from segmend.tags.network import ClassifierSpec, build_classifier
 from segmend.tags.options import TagOptions
 
@@ -107,7 +108,7 @@ def test_loss_of_tokens_and_patches_are_added():
     found = model.tokens(images)
     wanted = F.multilabel_soft_margin_loss(found.scores, tags)
     wanted = wanted + tag_loss(found.logits, tags, images, inside, options)
-    torch.testing.assert_close(token_loss(model, images, tags, inside, options), wanted)
+    torch.testing.assert_close(token_loss(model, Step(images, tags, inside, options)), wanted)
 
 
 def test_plus_ranks_patches_and_keeps_tokens_apart():
@@ -121,7 +122,7 @@ def test_plus_ranks_patches_and_keeps_tokens_apart():
         for image in layer:
             alike = torch.cosine_similarity(image[:, None], image[None], dim=-1)
             wanted = wanted + F.cross_entropy(alike, torch.arange(3)) / 6
-    torch.testing.assert_close(token_loss(model, images, tags, inside, TagOptions()), wanted)
+    torch.testing.assert_close(token_loss(model, Step(images, tags, inside, TagOptions())), wanted)
 
 
 def test_tokens_that_point_apart_cost_less():
@@ -143,7 +144,7 @@ def test_every_part_learns(method):
     model = tiny(method)
     images, tags = torch.rand(2, 3, 32, 32), torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     inside = torch.ones(2, 32, 32, dtype=torch.bool)
-    token_loss(model, images, tags, inside, TagOptions()).backward()
+    token_loss(model, Step(images, tags, inside, TagOptions())).backward()
     still = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert still == {"backbone.model.cls_token"}  # the class tokens have taken its place
 

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from segmend.tags.activation import similarity_inputs
 from segmend.tags.importance import importance_sampling_loss
-from segmend.tags.loss import cells_inside, similarity_loss, tag_loss, two_view_loss
+from segmend.tags.loss import cells_inside, similarity_loss, tag_loss
+from segmend.tags.method_loss import Step, seam_loss
 from segmend.tags.network import build_classifier
 from segmend.tags.options import TagOptions
 from segmend.tags.seam import seam_losses
@@ -58,9 +59,9 @@ def test_two_views_add_up_seam_s_losses_and_the_similarity_of_the_full_view():
     images, tags = torch.rand(2, 3, 80, 80), torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
     inside = torch.ones(2, 80, 80, dtype=torch.bool)
     options = TagOptions(method="seam", fsl_weight=2, sampling="exact")
-    found = two_view_loss(model, images, tags, inside, options)
+    found = seam_loss(model, Step(images, tags, inside, options))
     small = F.interpolate(images, size=(24, 24), mode="bilinear", align_corners=True)
-    views = [model.revised(view) for view in (images, small)]
+    views = [model.view(view)[:2] for view in (images, small)]
     logits, revised = zip(*views, strict=True)
     valid = cells_inside(inside, logits[0])
     similar = similarity_loss(logits[0], tags, images, valid, options, background=0, done=1.0)
@@ -72,6 +73,6 @@ def test_every_part_of_a_seam_network_learns():
     model = build_classifier(num_classes=3, method="seam").train()
     inside = torch.ones(1, 64, 64, dtype=torch.bool)
     tags = torch.tensor([[1.0, 0, 1]])
-    two_view_loss(model, torch.rand(1, 3, 64, 64), tags, inside, TagOptions()).backward()
+    seam_loss(model, Step(torch.rand(1, 3, 64, 64), tags, inside, TagOptions())).backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert still == []

@@ -14,7 +14,7 @@ from segmend.models.segmenters import IMAGENET_MEAN, IMAGENET_STD
 from segmend.tags.backbones import Backbone
 from segmend.tags.mctformer import ranking_pool
 
-Method = Literal["cam", "seam", "mctformer", "mctformer+"]
+Method = Literal["cam", "puzzle", "recam", "sipe", "seam", "ppc", "mctformer", "mctformer+"]
 Pooling = Literal["mean", "max", "ranking"]
 
 
@@ -83,8 +83,12 @@ class TagClassifier(ImageNetwork):
     def forward(self, images: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def read(self, images: Tensor) -> Reading:
-        """Maps and scores, as inference uses them."""
+    def read(self, images: Tensor, tags: Tensor | None = None) -> Reading:
+        """Maps and scores, as inference uses them.
+
+        `tags` (N, C) are the classes whose maps will be used, where they are known: some methods
+        let only these compete. Maps of other classes mean nothing then.
+        """
         logits = self(images).float()
         return Reading(torch.relu(logits), pool_scores(logits))
 

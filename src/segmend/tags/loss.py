@@ -1,4 +1,4 @@
-"""The losses of tag classifiers: classification, the two add-ons, and those of single methods."""
+"""The loss of any tag classifier's maps: classification, and the two add-ons."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from torch.nn import functional as F
 
 from segmend.tags.activation import similarity_inputs
 from segmend.tags.importance import importance_sampling_loss
-from segmend.tags.mctformer import distinct_tokens_loss
-from segmend.tags.network import MctformerClassifier, Pooling, SeamClassifier, pool_scores
+from segmend.tags.network import Pooling, pool_scores
 from segmend.tags.options import TagOptions
-from segmend.tags.seam import seam_losses
 from segmend.tags.similarity import feature_similarity_loss
 
 
@@ -40,67 +38,6 @@ def tag_loss(
     return loss + similarity_loss(
         logits, tags, images, valid, options, background=background, done=done
     )
-
-
-def two_view_loss(
-    model: SeamClassifier,
-    images: Tensor,
-    tags: Tensor,
-    inside: Tensor,
-    options: TagOptions,
-    *,
-    background: int | None = 0,
-    done: float = 1.0,
-) -> Tensor:
-    """SEAM's losses of an image and its small view; ISL and FSL act on the full view alone.
-
-    Arguments as in `tag_loss`. Source: published code of SEAM and HFPL.
-    """
-    small = F.interpolate(
-        images, scale_factor=options.small_view, mode="bilinear", align_corners=True
-    )
-    views, valids, logits, revised = (images, small), [], [], []
-    for view in views:
-        size = [-(-side // model.output_stride) for side in view.shape[2:]]
-        valid = F.interpolate(inside[:, None].float(), size=size, mode="area")[:, 0] >= 0.5
-        maps, better = model.revised(view, valid)
-        valids.append(valid)
-        logits.append(maps)
-        revised.append(better)
-    losses = seam_losses(
-        (logits[0], logits[1]),
-        (revised[0], revised[1]),
-        tags,
-        (valids[0], valids[1]),
-        full_view_loss=classification_loss(logits[0], tags, valids[0], options, done=done),
-    )
-    return losses.total + similarity_loss(
-        logits[0], tags, images, valids[0], options, background=background, done=done
-    )
-
-
-def token_loss(
-    model: MctformerClassifier,
-    images: Tensor,
-    tags: Tensor,
-    inside: Tensor,
-    options: TagOptions,
-    *,
-    background: int | None = 0,
-    done: float = 1.0,
-) -> Tensor:
-    """MCTformer's loss: soft margin of the class tokens, and `tag_loss` of the patch maps.
-
-    MCTformer+ pools the patch maps by rank and keeps the class tokens apart (published weight 1).
-    Arguments as in `tag_loss`.
-    """
-    found = model.tokens(images)
-    loss = F.binary_cross_entropy_with_logits(found.scores.float(), tags.float())
-    loss = loss + tag_loss(
-        found.logits, tags, images, inside, options,
-        background=background, done=done, pooling="ranking" if model.plus else None,
-    )  # fmt: skip
-    return loss + distinct_tokens_loss(found.class_tokens) if model.plus else loss
 
 
 def cells_inside(inside: Tensor, logits: Tensor) -> Tensor:

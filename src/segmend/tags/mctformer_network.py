@@ -89,7 +89,7 @@ class MctformerClassifier(TagClassifier):
             torch.stack(looks) if attention else None,
         )
 
-    def read(self, images: Tensor) -> Reading:
+    def read(self, images: Tensor, tags: Tensor | None = None) -> Reading:
         """Maps of class attention and patches together, and the class tokens' scores."""
         found = self.tokens(images, attention=True)
         assert found.attention is not None

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
-from torch import Tensor
-from torch.nn import functional as F
-
 from segmend.errors import SegmendError
 from segmend.models.segmenters import SQUEEZENET
-from segmend.tags.backbones import Backbone, build_backbone
+from segmend.tags.backbones import build_backbone
 from segmend.tags.classifier import (
     CamClassifier,
     ClassifierSpec,
@@ -21,7 +18,10 @@ from segmend.tags.classifier import (
     pool_scores,
 )
 from segmend.tags.mctformer_network import MctformerClassifier
-from segmend.tags.pixel_correlation import PixelCorrelation
+from segmend.tags.ppc import PpcClassifier
+from segmend.tags.recam import RecamClassifier
+from segmend.tags.seam_network import SeamClassifier
+from segmend.tags.sipe import SipeClassifier
 
 __all__ = [
     "CamClassifier",
@@ -30,36 +30,15 @@ __all__ = [
     "MctformerClassifier",
     "Method",
     "Pooling",
+    "PpcClassifier",
     "Reading",
+    "RecamClassifier",
     "SeamClassifier",
+    "SipeClassifier",
     "TagClassifier",
     "build_classifier",
     "pool_scores",
 ]
-
-
-class SeamClassifier(CamClassifier):
-    """A classifier with SEAM's pixel correlation, which revises the maps that it draws."""
-
-    def __init__(self, backbone: Backbone, spec: ClassifierSpec) -> None:
-        super().__init__(backbone, spec)
-        middle, late = (backbone.channels[level] for level in backbone.correlated)
-        self.correlation = PixelCorrelation(middle, late)
-
-    def revised(self, images: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (N, C, h, w) and revised maps with background (N, 1 + C, h, w)."""
-        prepared = self.prepared(images)
-        levels = self.backbone(prepared)
-        logits = self.head(levels[-1])
-        middle, late = (
-            x if x.shape[2:] == logits.shape[2:] else _resized(x, logits)
-            for x in (levels[level] for level in self.backbone.correlated)
-        )
-        return logits, self.correlation(logits, prepared, middle, late, valid)
-
-    def read(self, images: Tensor) -> Reading:
-        logits, revised = self.revised(images)
-        return Reading(revised[:, 1:].float(), pool_scores(logits.float()))
 
 
 def build_classifier(
@@ -74,8 +53,9 @@ def build_classifier(
 
     Args:
         num_classes: classes that can be tagged, background not among them.
-        method: "cam" is plain; "seam" adds pixel correlation; "mctformer" and "mctformer+" want a
-            vision transformer.
+        method: "cam" is plain, "puzzle" the same network trained with tiles; "recam" has a second
+            head, "sipe" prototypes, "seam" pixel correlation, "ppc" that and a projection;
+            "mctformer" and "mctformer+" want a vision transformer.
     Raises:
         SegmendError: as in `build_backbone`; fewer than one class.
     """
@@ -90,11 +70,11 @@ def build_classifier(
 
 CLASSIFIERS: dict[Method, type[TagClassifier]] = {
     "cam": CamClassifier,
+    "puzzle": CamClassifier,
+    "recam": RecamClassifier,
+    "sipe": SipeClassifier,
     "seam": SeamClassifier,
+    "ppc": PpcClassifier,
     "mctformer": MctformerClassifier,
     "mctformer+": MctformerClassifier,
 }
-
-
-def _resized(maps: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(maps, like.shape[2:], mode="bilinear", align_corners=True)

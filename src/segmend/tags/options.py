@@ -29,6 +29,9 @@ class TagOptions(TrainOptions):
         None, description="Longest side after random rescaling; none: as it is."
     )
     method: Method = Field("cam", description="How it is trained; see docs/methods/tags.md.")
+    method_weight: float | None = Field(
+        None, ge=0, description="Of the method's own loss, where it has one; none: as published."
+    )
     small_view: float = Field(0.3, gt=0, lt=1, description="SEAM: scale of its second view.")
     backbone: str = Field("squeezenet1_0", description="Or the name of a timm model.")
     output_stride: Literal[8, 16] = 8

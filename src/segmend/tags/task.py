@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from segmend.engine.crops import Item, ItemSet, random_crop
 from segmend.engine.seeds import derive_seed
 from segmend.engine.task import SegmentationTask
-from segmend.tags.method_loss import method_loss
+from segmend.tags.method_loss import Step, method_loss
 from segmend.tags.network import TagClassifier, pool_scores
 from segmend.tags.options import TagOptions
 
@@ -113,10 +113,8 @@ class TagTask(SegmentationTask):
         images, tags = self.images_of(batch), batch["tags"]
         inside = batch["target"] != IGNORED
         assert isinstance(self.model, TagClassifier)
-        loss = method_loss(
-            self.model, images, tags, inside, self.options,
-            background=self.background, done=self._done(),
-        )  # fmt: skip
+        step = Step(images, tags, inside, self.options, self.background, self._done())
+        loss = method_loss(self.model, step)
         self._losses.append(loss.detach())
         return loss
 
