@@ -9,7 +9,7 @@ THREADS := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PIP_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench format pre-commit clean
+.PHONY: help demo browser test check docs bench format pre-commit clean
 
 help:
 	@echo "make demo    install, then mend masks of bundled images and show the gain (demo/)"
@@ -42,7 +42,15 @@ demo: $(VENV)/.installed
 	@echo "segmend: running the demo (under 3 minutes on two cores); results in demo/"
 	@$(BIN)/segmend demo --out demo
 
-test: $(VENV)/.installed-dev
+# The report is tested in a real browser: one that is there already, or else a new one.
+browser: $(VENV)/.installed-dev
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || { \
+		echo "segmend: getting a browser for the report's tests"; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+		then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+		else $(BIN)/python -m playwright install chromium; fi; }
+
+test: browser
 	@echo "segmend: running the tests"
 	@$(THREADS) $(BIN)/python -m pytest -n 2 -q
 

@@ -37,13 +37,16 @@ SETS = {
     "kvasir": Set("kvasir-seg", 128, 30, 128, 16, 40, 8),
     "roads": Set("epfl-roads", None, 100, 256, 4, 80, 8),
     "nuclei": Set("bbbc038-nuclei", None, 16, 128, 8, 20, 2),
+    # Smaller frames and shorter trainings: worse bases, to see whether there is more to mend.
+    "kvasir96": Set("kvasir-seg", 96, 16, 96, 16, 40, 8),
+    "roads200": Set("epfl-roads", 200, 60, 160, 4, 80, 8),
 }
 ARCHITECTURES = ("fpn", "unet")
 
 
 def prepare(spec: Set, data: Path, out: Path) -> Path:
     """Shrink a set by area averaging; masks are cut at one half."""
-    target = out / "data" / spec.folder
+    target = out / "data" / f"{spec.folder}-{spec.side or 'native'}"
     if (target / "done").exists():
         return target
     for split in ("train", "val", "test"):
