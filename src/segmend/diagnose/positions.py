@@ -80,9 +80,13 @@ class PlaceTable:
     def add(self, index: int, frame: Frame, level: Array, leader: Array) -> None:
         """Image `index`: levels as from `Levels.of`, best classes besides the background."""
         count = self.histogram.shape[-1]
-        kind = np.where(frame.target == leader, 1, np.where(frame.target == 0, 0, 2))
-        key = cell_places(frame.target.shape, self.cells) * self.histogram.shape[2]
-        key = ((key + (leader - 1)) * 3 + kind) * count + self.table.take(level)
+        places = cell_places(frame.target.shape, self.cells)
+        if frame.num_classes == 2:
+            rows = places * 3 + frame.target
+        else:
+            kind = np.where(frame.target == leader, 1, np.where(frame.target == 0, 0, 2))
+            rows = (places * self.histogram.shape[2] + (leader - 1)) * 3 + kind
+        key = rows * count + self.table.take(level)
         flat = key.reshape(-1) if frame.valid is None else key[frame.valid]
         group = self.histogram[index % self.groups]
         group += np.bincount(flat, minlength=group.size).reshape(group.shape)

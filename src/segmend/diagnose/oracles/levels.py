@@ -18,6 +18,7 @@ from segmend.diagnose.frame import Array
 
 _TOP = 65535
 _STEP = 257  # codes of 16 bits a value of 8 bits
+_SMALLEST = 5e-6  # below the first code: a threshold of 0 as a finite logit
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Levels:
 
     Attributes:
         base: the cut that is the base's threshold.
-        logits: float64 (count + 1,), the threshold of each cut as a logit; -inf, ..., inf.
+        logits: float64 (count + 1,), the threshold of each cut as a logit, -inf, ..., inf.
     """
 
     threshold: float
@@ -51,9 +52,9 @@ def levels_for(threshold: float) -> Levels:
     base = int(table[int(threshold * _TOP + 0.5)]) + 1
     # Level base - 1 of the table is split in two at the threshold.
     edges = np.insert(upper, base - 1, threshold)
-    with np.errstate(divide="ignore"):
-        logits = np.log(edges) - np.log1p(-edges)
-    return Levels(threshold, base, len(edges), np.concatenate(([-np.inf], logits)))
+    inner = edges[:-1].clip(_SMALLEST, 1 - _SMALLEST)
+    logits = np.concatenate(([-np.inf], np.log(inner) - np.log1p(-inner), [np.inf]))
+    return Levels(threshold, base, len(edges), logits)
 
 
 @lru_cache(maxsize=1)

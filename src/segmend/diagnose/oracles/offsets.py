@@ -73,13 +73,14 @@ class OffsetSample:
 
 
 def best_offsets(scores: Array, truth: Array) -> NDArray[np.float32]:
-    """Offsets (C,) for logits `scores` (n, C); the first class keeps 0."""
+    """Offsets (C,) for logits `scores` (n, C). All classes take turns, the background first: its
+    offset moves all others against it at once."""
     num_classes = scores.shape[1]
     offsets = np.zeros(num_classes, np.float32)
     members = np.bincount(truth, minlength=num_classes)
     for _ in range(SWEEPS):
         before = offsets.copy()
-        for label in range(1, num_classes):
+        for label in range(num_classes):
             others = scores + offsets
             others[:, label] = -np.inf
             rival = others.argmax(1)

@@ -50,7 +50,7 @@ class Choice:
 
 def patch_histogram(
     levels: Array, positive: Array, valid: Array | None, size: int, count: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """Pixels by patch, half, truth and level: (patches along each axis ..., 2, 2, count).
 
     Args:
@@ -61,7 +61,7 @@ def patch_histogram(
     chosen = key.reshape(-1) if valid is None else key[valid]
     cells = int(np.prod(grid))
     counts = np.bincount(chosen, minlength=cells * 4 * count)
-    return counts.reshape(*grid, 2, 2, count)
+    return counts.astype(np.int32).reshape(*grid, 2, 2, count)
 
 
 @lru_cache(maxsize=4)
@@ -77,34 +77,44 @@ def patch_places(shape: tuple[int, ...], size: int) -> tuple[NDArray[np.int64], 
     return 2 * patch + half % 2, grid
 
 
-def merge_patches(histogram: NDArray[np.int64], times: int) -> NDArray[np.int64]:
+def merge_patches(histogram: NDArray[np.int32], times: int) -> NDArray[np.int32]:
     """The histogram of patches `times` as large, from the top left."""
     for axis in range(histogram.ndim - 3):
-        starts = np.arange(0, histogram.shape[axis], times)
-        histogram = np.add.reduceat(histogram, starts, axis=axis)
+        histogram = np.swapaxes(histogram, 0, axis)
+        merged = histogram[::times].copy()
+        for step in range(1, times):
+            part = histogram[step::times]
+            merged[: len(part)] += part
+        histogram = np.swapaxes(merged, 0, axis)
     return histogram
 
 
-def choose(histogram: NDArray[np.int64], levels: Levels) -> Choice:
+def choose(histogram: NDArray[np.int32], levels: Levels) -> Choice:
     """The best cut of every patch at every rate; `histogram` as from `patch_histogram`."""
-    count = levels.count
+    count, base = levels.count, levels.base
     flat = histogram.reshape(-1, 2, 2, count)
-    missed, alarms = flat[:, :, 1, : levels.base], flat[:, :, 0, levels.base :]
+    missed, alarms = flat[:, :, 1, :base], flat[:, :, 0, base:]
     active = missed.any(axis=(1, 2)) | alarms.any(axis=(1, 2))
     kept = int(flat[~active][:, :, 1].sum())
-    cuts = np.full((len(flat), len(RATES)), levels.base)
-    swapped = np.full((len(flat), 2, len(RATES)), levels.base)
-    above = np.zeros((int(active.sum()), 2, 2, count + 1), dtype=np.float32)
-    above[..., :count] = flat[active][..., ::-1].cumsum(-1)[..., ::-1]
+    cuts = np.full((len(flat), len(RATES)), base)
+    swapped = np.full((len(flat), 2, len(RATES)), base)
+    # Pixels above each cut, the highest cut (which calls nothing foreground) first.
+    exact = np.float32 if flat.sum() < 1 << 24 else np.float64
+    above = np.zeros((int(active.sum()), 2, 2, count + 1), dtype=exact)
+    np.cumsum(flat[active][..., ::-1], axis=-1, dtype=exact, out=above[..., 1:])
     # In this order the first of several best cuts is the one nearest to the base's.
-    order = np.argsort(np.abs(np.arange(count + 1) - levels.base), kind="stable")
-    sides = np.concatenate((above.sum(1, keepdims=True), above), axis=1).take(order, axis=-1)
+    order = np.argsort(np.abs(count - np.arange(count + 1) - base), kind="stable")
+    sides = np.stack((above.sum(1), above[:, 0], above[:, 1])).take(order, axis=-1)
+    alarms, hits = np.ascontiguousarray(sides[:, :, 0]), np.ascontiguousarray(sides[:, :, 1])
+    value = np.empty_like(alarms)
     for rung, rate in enumerate(RATES):
-        best = order[np.argmax(sides[:, :, 1] - rate * sides[:, :, 0], axis=-1)]
-        cuts[active, rung] = best[:, 0]
-        swapped[active, 0, rung], swapped[active, 1, rung] = best[:, 2], best[:, 1]
-    whole = np.take_along_axis(above.sum(1), cuts[active][:, None], axis=-1)
-    halves = np.take_along_axis(above, swapped[active][:, :, None], axis=-1)
+        np.multiply(alarms, -rate, out=value)
+        value += hits
+        best = count - order[value.argmax(-1)]
+        cuts[active, rung] = best[0]
+        swapped[active, 0, rung], swapped[active, 1, rung] = best[2], best[1]
+    whole = np.take_along_axis(above.sum(1), count - cuts[active][:, None], axis=-1)
+    halves = np.take_along_axis(above, count - swapped[active][:, :, None], axis=-1)
     counts = whole.sum(0)[::-1].T.astype(np.int64)
     held_out = halves.sum((0, 1))[::-1].T.astype(np.int64)
     counts[:, 0] += kept
