@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.engine.options import TrainOptions
 from segmend.tags.activation import Normalisation
+from segmend.tags.gradient_maps import MapKind
 from segmend.tags.network import Method, Pooling
 
 
@@ -63,6 +64,11 @@ class CamOptions(BaseModel):
 
     scales: tuple[float, ...] = Field((0.75, 1.0, 1.25), description="Of the image's sides.")
     flip: bool = Field(True, description="Also the mirrored image.")
+    maps: MapKind = Field("cam", description="cam: the method's own; others: from gradients.")
+    tags_from: str = Field(
+        "data", description="Or network: the run's own that tells tags; or another run's folder."
+    )
+    tag_threshold: float = Field(0.5, gt=0, lt=1, description="Probability of a predicted tag.")
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
     @model_validator(mode="after")
