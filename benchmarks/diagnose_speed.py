@@ -114,8 +114,9 @@ def main() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     notes = [
         f"Largest ratio: {worst} (goal: at most {LIMIT}).",
-        f"{SIDE} x {SIDE} pixels, one thread and its processor time, every fix, 1000 bootstrap samples; "
-        f"the files are in the cache of the operating system. Peak memory of the whole run: {peak:.0f} MB.",
+        f"{SIDE} x {SIDE} pixels, one thread and its processor time, every fix, 1000 bootstrap "
+        "samples; the files are in the cache of the operating system. Peak memory of the whole "
+        f"run: {peak:.0f} MB.",
     ]
     command = f"python benchmarks/diagnose_speed.py --images {arguments.images}"
     write_outcome(arguments.out, name="diagnose_speed", command=command, rows=rows, notes=notes)

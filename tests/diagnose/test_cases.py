@@ -9,8 +9,9 @@ import torch
 
 from segmend.data.images import write_image
 from segmend.data.masks import write_mask
+from segmend.data.nifti import write_volume
 from segmend.data.probability_maps import write_probabilities
-from segmend.diagnose import FolderCases, TensorCases, diagnose, measure
+from segmend.diagnose import FolderCases, TensorCases, VolumeCases, diagnose, measure
 from segmend.errors import SegmendError
 
 OPTIONS = {"encoding": "index", "pred_encoding": "index"}
@@ -164,3 +165,47 @@ def test_the_room_itself_is_the_door(tensors: tuple) -> None:
     tagged = room(probs, target, tags=torch.ones(3, 1))
     assert tagged.score == diagnose(probs, target).score
     assert tagged.cases[0].candidates.tolist() == [True, True]
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    affine = torch.eye(4, dtype=torch.float64)
+    for name in ("a", "b10", "b9"):
+        probs = torch.rand(9, 8, 5, generator=generator)
+        for role, voxels in (
+            ("probs", probs),
+            ("pred", (probs > 0.5).long()),
+            ("masks", (probs + torch.rand(9, 8, 5, generator=generator) > 1).long()),
+            ("images", 100 * probs - 1000),
+        ):
+            (tmp_path / role).mkdir(exist_ok=True)
+            ending = "_0000" if role == "images" else ""
+            write_volume(tmp_path / role / f"{name}{ending}.nii.gz", voxels, affine)
+    return tmp_path
+
+
+def test_folders_of_volumes(volumes: Path) -> None:
+    found = diagnose(volumes / "probs", volumes / "masks", images=volumes / "images")
+    assert found.setting.dimensions == 3
+    assert [row.name for row in found.images] == ["a", "b9", "b10"]
+    hard = diagnose(None, volumes / "masks", pred=volumes / "pred")
+    assert hard.score == found.score
+    assert found.cases is not None
+    image = found.cases[0].image
+    assert image is not None
+    assert (image.shape, float(image.min()), float(image.max())) == ((3, 9, 8, 5), 0.0, 1.0)
+
+
+def test_bad_volumes_are_named(volumes: Path) -> None:
+    shifted = torch.eye(4, dtype=torch.float64)
+    shifted[0, 3] = 5
+    write_volume(volumes / "probs" / "b9.nii.gz", torch.zeros(9, 8, 5), shifted)
+    with pytest.raises(SegmendError, match=r"probs/b9\.nii\.gz .*lie in different places"):
+        diagnose(volumes / "probs", volumes / "masks")
+    (volumes / "probs" / "b9.nii.gz").unlink()
+    with pytest.raises(SegmendError, match="masks: 1 file"):
+        VolumeCases(volumes / "masks", probs=volumes / "probs")
+    assert len(VolumeCases(volumes / "masks", probs=volumes / "probs", partial=True)) == 2
+    with pytest.raises(SegmendError, match="no such folder"):
+        VolumeCases(volumes / "masks", pred=volumes / "none")

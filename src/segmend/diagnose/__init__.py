@@ -7,9 +7,10 @@ from types import ModuleType
 
 from segmend.diagnose.case import Case, CaseSet
 from segmend.diagnose.decompose import measure
-from segmend.diagnose.entry import diagnose, judged
+from segmend.diagnose.entry import diagnose, judged, open_folders
 from segmend.diagnose.options import DiagnoseOptions
 from segmend.diagnose.reading import FolderCases, TensorCases
+from segmend.diagnose.reading_volumes import VolumeCases
 from segmend.diagnose.result import Diagnosis, Fix, Verdict
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "FolderCases",
     "TensorCases",
     "Verdict",
+    "VolumeCases",
     "diagnose",
     "judged",
     "measure",
+    "open_folders",
 ]
 
 

@@ -15,6 +15,7 @@ from segmend.diagnose.case import CaseSet
 from segmend.diagnose.decompose import measure
 from segmend.diagnose.options import DiagnoseOptions
 from segmend.diagnose.reading import FolderCases, Maps, TensorCases
+from segmend.diagnose.reading_volumes import VolumeCases, holds_volumes
 from segmend.diagnose.result import Diagnosis
 from segmend.errors import SegmendError
 
@@ -43,7 +44,8 @@ def diagnose(
     Args:
         probs: probability maps: a tensor (N, C, H, W[, D]), (N, H, W[, D]) if binary, or a folder.
             None with `pred` alone.
-        masks: the truth: integer labels (N, H, W[, D]), or a folder.
+        masks: the truth: integer labels (N, H, W[, D]), or a folder; one of NIfTI files holds
+            volumes.
         pred: hard masks, where there are no maps, or where they are more than the maps' largest
             class.
         images: (N, 3, H, W) in [0, 1], or a folder: needed for the clusters of the background.
@@ -64,7 +66,7 @@ def diagnose(
     count = num_classes if num_classes is not None or classes is None else len(classes)
     cases: CaseSet
     if isinstance(masks, (str, Path)):
-        cases = FolderCases(
+        cases = open_folders(
             masks,
             probs=_folder("probs", probs),
             pred=_folder("pred", pred),
@@ -93,6 +95,51 @@ def diagnose(
         source = ""
     found = measure(cases, options=options, classes=classes, progress=progress, source=source)
     return judged(found)
+
+
+def open_folders(
+    masks: str | Path,
+    *,
+    probs: str | Path | None = None,
+    pred: str | Path | None = None,
+    images: str | Path | None = None,
+    num_classes: int = 2,
+    ignore_index: int = 255,
+    threshold: float | None = None,
+    tags: Mapping[str, Sequence[str]] | str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    encoding: Encoding = "auto",
+    pred_encoding: Encoding = "auto",
+    partial: bool = False,
+) -> FolderCases | VolumeCases:
+    """`VolumeCases` where `masks` holds NIfTI files, else `FolderCases`; arguments as there."""
+    if holds_volumes(masks):
+        return VolumeCases(
+            masks,
+            probs=probs,
+            pred=pred,
+            images=images,
+            num_classes=num_classes,
+            ignore_index=ignore_index,
+            threshold=threshold,
+            tags=tags,
+            classes=classes,
+            partial=partial,
+        )
+    return FolderCases(
+        masks,
+        probs=probs,
+        pred=pred,
+        images=images,
+        num_classes=num_classes,
+        ignore_index=ignore_index,
+        threshold=threshold,
+        tags=tags,
+        classes=classes,
+        encoding=encoding,
+        pred_encoding=pred_encoding,
+        partial=partial,
+    )
 
 
 def judged(diagnosis: Diagnosis) -> Diagnosis:
