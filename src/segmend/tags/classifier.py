@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from segmend.errors import SegmendError
 from segmend.models.segmenters import IMAGENET_MEAN, IMAGENET_STD
 from segmend.tags.backbones import Backbone
-from segmend.tags.mctformer import ranking_pool
+from segmend.tags.pooling import pool_scores
 
 Method = Literal["cam", "puzzle", "recam", "sipe", "seam", "ppc", "mctformer", "mctformer+"]
-Pooling = Literal["mean", "max", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -114,26 +113,3 @@ def map_head(channels: int, num_classes: int) -> nn.Conv2d:
     head = nn.Conv2d(channels, num_classes, 1, bias=False)
     nn.init.normal_(head.weight, std=0.01)
     return head
-
-
-def pool_scores(
-    logits: Tensor, *, pooling: Pooling = "mean", valid: Tensor | None = None
-) -> Tensor:
-    """One score a class from its map.
-
-    Args:
-        logits: (N, C, h, w).
-        pooling: "mean" is global average pooling; "ranking": see `ranking_pool`.
-        valid: bool (N, h, w), the pixels that count; an image without any gives 0.
-    Returns:
-        (N, C).
-    """
-    if pooling == "ranking":
-        return ranking_pool(logits, valid=valid)
-    if valid is None:
-        return logits.mean((2, 3)) if pooling == "mean" else logits.amax((2, 3))
-    mask = valid.unsqueeze(1)
-    count = mask.sum((2, 3))
-    if pooling == "mean":
-        return logits.masked_fill(~mask, 0).sum((2, 3)) / count.clamp_min(1)
-    return logits.masked_fill(~mask, -torch.inf).amax((2, 3)).masked_fill(count == 0, 0)

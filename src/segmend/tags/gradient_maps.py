@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from segmend.errors import SegmendError
-from segmend.tags.classifier import CamClassifier, Reading, TagClassifier, pool_scores
+from segmend.tags.classifier import CamClassifier, Reading, TagClassifier
+from segmend.tags.pooling import pool_scores
 
 GradientMaps = Literal[
     "grad-cam", "grad-cam++", "xgrad-cam", "layer-cam", "hires-cam", "eigen-grad-cam"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -18,6 +19,7 @@ from segmend.tags.activation import (
     check_tags,
     check_valid,
 )
+from segmend.tags.pooling import Pooling, pool_scores
 
 Sampling = Literal["published", "stratified", "exact"]
 
@@ -105,8 +107,9 @@ def sampled_loss(
 class ImportanceSamplingLoss(nn.Module):
     """Classification loss (1 - weight) L_GAP + weight L_ISL of a tag classifier's maps.
 
-    L_GAP is the multi-label cross-entropy of the mean of the logits over (valid) pixels, L_ISL is
-    `importance_sampling_loss`: see there for shapes, the other options and the reference.
+    L_GAP is the multi-label cross-entropy of the mean of the logits over (valid) pixels (or of
+    another `pooling`), L_ISL is `importance_sampling_loss`: see there for shapes, the other options
+    and the reference.
 
     Args:
         weight: share of the ISL in [0, 1]. Default 0.2 (HFPL, VOC and COCO alike); the
@@ -120,6 +123,7 @@ class ImportanceSamplingLoss(nn.Module):
         num_samples: int = 10,
         form: Form = "binomial",
         sampling: Sampling = "published",
+        pooling: Pooling = "mean",
         background: int | None = 0,
     ) -> None:
         super().__init__()
@@ -129,6 +133,7 @@ class ImportanceSamplingLoss(nn.Module):
         self.num_samples = num_samples
         self.form: Form = form
         self.sampling: Sampling = sampling
+        self.pooling: Pooling = pooling
         self.background = background
 
     def forward(
@@ -153,24 +158,26 @@ class ImportanceSamplingLoss(nn.Module):
             )
         if self.weight < 1:
             extra = int(self.form == "multinomial" and self.background is not None)
-            pooled = average_pooling_loss(logits[:, extra:], tags, valid=valid)
+            pooled = pooling_loss(logits[:, extra:], tags, pooling=self.pooling, valid=valid)
         if sampled is None or pooled is None:
             return pooled if sampled is None else sampled  # type: ignore[return-value]
         return (1 - self.weight) * pooled + self.weight * sampled
 
 
-def average_pooling_loss(logits: Tensor, tags: Tensor, *, valid: Tensor | None = None) -> Tensor:
-    """Multi-label cross-entropy of tags and the mean logit over (valid) pixels (GAP).
+def pooling_loss(
+    logits: Tensor, tags: Tensor, *, pooling: Pooling = "mean", valid: Tensor | None = None
+) -> Tensor:
+    """Multi-label cross-entropy of tags and each map's score (`pool_scores`) over (valid) pixels.
 
     Shapes, precision, the empty case and errors: `importance_sampling_loss`, binomial form.
     """
     with torch.autocast(logits.device.type, enabled=False):
         scores, target = _prepare(logits, tags, "binomial", 0, valid)
-        if valid is None:
-            return _mean(_cross_entropy(scores.mean(2), target.squeeze(2), "binomial"), None)
-        count = valid.flatten(1).sum(1).clamp(min=1)[:, None]
-        pooled = scores.sum(2) / count
+        pooled = pool_scores(scores.reshape(logits.shape), pooling=pooling, valid=valid)
         return _mean(_cross_entropy(pooled, target.squeeze(2), "binomial"), _known(valid, scores))
+
+
+average_pooling_loss = partial(pooling_loss, pooling="mean")
 
 
 def _prepare(

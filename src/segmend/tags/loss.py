@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segmend.tags.activation import similarity_inputs
-from segmend.tags.importance import importance_sampling_loss
-from segmend.tags.network import Pooling, pool_scores
+from segmend.tags.importance import ImportanceSamplingLoss
 from segmend.tags.options import TagOptions
+from segmend.tags.pooling import Pooling
 from segmend.tags.similarity import feature_similarity_loss
 
 
@@ -56,15 +56,13 @@ def classification_loss(
     pooling: Pooling | None = None,
 ) -> Tensor:
     """(1 - a) GAP + a ISL."""
-    sampled = options.isl_weight if done >= options.isl_start else 0.0
-    loss = logits.new_zeros((), dtype=torch.float32)
-    if sampled < 1:
-        scores = pool_scores(logits, pooling=pooling or options.pooling, valid=valid).float()
-        loss = (1 - sampled) * F.binary_cross_entropy_with_logits(scores, tags.float())
-    if sampled > 0:
-        loss = loss + sampled * importance_sampling_loss(
-            logits, tags, num_samples=options.num_samples, sampling=options.sampling, valid=valid
-        )
+    mix = ImportanceSamplingLoss(
+        weight=options.isl_weight if done >= options.isl_start else 0.0,
+        num_samples=options.num_samples,
+        sampling=options.sampling,
+        pooling=pooling or options.pooling,
+    )
+    loss: Tensor = mix(logits, tags, valid=valid)
     return loss
 
 

@@ -12,12 +12,11 @@ from segmend.tags.classifier import (
     ClassifierSpec,
     ImageNetwork,
     Method,
-    Pooling,
     Reading,
     TagClassifier,
-    pool_scores,
 )
 from segmend.tags.mctformer_network import MctformerClassifier
+from segmend.tags.pooling import Pooling, pool_scores
 from segmend.tags.ppc import PpcClassifier
 from segmend.tags.recam import RecamClassifier
 from segmend.tags.seam_network import SeamClassifier

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from segmend.tags.activation import at_least_float32, check_tags, check_valid
 from segmend.tags.backbones import Backbone
-from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading, map_head, pool_scores
+from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading, map_head
+from segmend.tags.pooling import pool_scores
 
 _EPSILON = 1e-5
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from segmend.errors import SegmendError
 from segmend.tags.activation import at_least_float32, check_maps, check_tags, check_valid
 from segmend.tags.backbones import Backbone
-from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading, pool_scores
+from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading
 from segmend.tags.pixel_correlation import with_background
+from segmend.tags.pooling import pool_scores
 
 BACKGROUND_FACTOR = 0.5
 WIDTHS = (128, 128, 256, 256)
