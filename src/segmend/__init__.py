@@ -12,30 +12,45 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from segmend import diagnose
+    from segmend.context import ContextLabelLearner
+    from segmend.diagnose import Diagnosis
     from segmend.errors import SegmendError
+    from segmend.rectify import OutOfCandidateRectification
     from segmend.refine import Refiner
     from segmend.tags import FeatureSimilarityLoss, ImportanceSamplingLoss
 
 _HOMES = {
+    "ContextLabelLearner": "segmend.context",
+    "Diagnosis": "segmend.diagnose",
     "FeatureSimilarityLoss": "segmend.tags",
     "ImportanceSamplingLoss": "segmend.tags",
+    "OutOfCandidateRectification": "segmend.rectify",
     "Refiner": "segmend.refine",
     "SegmendError": "segmend.errors",
 }
 
 __all__ = [
+    "ContextLabelLearner",
+    "Diagnosis",
     "FeatureSimilarityLoss",
     "ImportanceSamplingLoss",
+    "OutOfCandidateRectification",
     "Refiner",
     "SegmendError",
     "__version__",
+    "diagnose",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name == "diagnose":  # a room that can be called
+        return import_module("segmend.diagnose")
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'segmend' has no attribute {name!r}; it has {sorted(_HOMES)}")
+        raise AttributeError(
+            f"module 'segmend' has no attribute {name!r}; it has {sorted(__all__)}"
+        )
     return getattr(import_module(home), name)
 
 

@@ -28,6 +28,8 @@ GROUPS = {
     "data": "Make, fetch or check data.",
     "refine": "PatchRefineNet: mend a model's probability maps after training.",
     "tags": "HFPL: masks from image tags, without one mask to learn from.",
+    "context": "CoLab: several classes of background, against over-segmentation.",
+    "report": "Reports that `segmend diagnose` wrote.",
 }
 
 # What is typed -> where it lives ("module:function"), and its line in `--help`.
@@ -36,9 +38,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "segmend.cli.demo:demo",
         "Mend a real model's masks on bundled images; show the gain and pictures.",
     ),
+    "diagnose": (
+        "segmend.cli.diagnose:diagnose",
+        "Find what is systematically wrong with masks, and what mending it would gain.",
+    ),
+    "report serve": (
+        "segmend.cli.report:serve",
+        "Show a report of very many images, read on demand.",
+    ),
     "train": (
         "segmend.cli.train:train",
-        "Train a small base segmenter; with --folds, also out-of-fold maps.",
+        "Train a segmenter; --folds, --context and --rectify change how.",
     ),
     "predict": ("segmend.cli.predict:predict", "Write probability maps of a folder of images."),
     "refine fit": (
@@ -63,6 +73,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tags evaluate": (
         "segmend.cli.tags:evaluate",
         "Score activation maps or pseudo-masks against true masks.",
+    ),
+    "tags run": ("segmend.cli.tags_run:run", "All stages, from tags to pseudo-masks."),
+    "context compare": (
+        "segmend.cli.context:compare",
+        "Train with and without context labels; say how sure the difference is.",
     ),
     "evaluate": (
         "segmend.cli.evaluate:evaluate",

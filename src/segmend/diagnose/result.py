@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from segmend.diagnose.case import CaseSet
@@ -179,11 +180,23 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, texts, lists and dicts: what the JSON holds."""
-        return {k: v for k, v in asdict_without_cases(self).items() if k != "cases"}
+        found = asdict(replace(self, cases=None))  # the cases are not to be copied
+        del found["cases"]
+        return found
 
+    def to_dataframe(self) -> Any:
+        """One row an image, for pandas; see `segmend.diagnose.save.to_dataframe`."""
+        from segmend.diagnose.save import to_dataframe
 
-def asdict_without_cases(diagnosis: Diagnosis) -> dict[str, Any]:
-    """`dataclasses.asdict`, without copying the cases."""
-    from dataclasses import replace
+        return to_dataframe(self)
 
-    return asdict(replace(diagnosis, cases=None))
+    def save(self, path: str | Path, *, against: Diagnosis | None = None) -> Path:
+        """Write report.html, .json or .csv; see `segmend.diagnose.save.save`."""
+        from segmend.diagnose.save import save
+
+        return save(self, path, against=against)
+
+    def _repr_html_(self) -> str:
+        from segmend.diagnose.save import repr_html
+
+        return repr_html(self)
