@@ -124,12 +124,32 @@ def tangents_double(network: Functional, direction: Weights, images: Tensor) -> 
             allow_unused=True,
         )
         pairs = [(b, d) for b, d in zip(back, direction.values(), strict=True) if b is not None]
+        _refuse_dead_ends([b for b, _ in pairs])
         moved = torch.autograd.grad(
             [b for b, _ in pairs], seeds, grad_outputs=[d for _, d in pairs], allow_unused=True
         )
     levels = [z.detach() for z in levels]
     zeros = (torch.zeros_like(z) for z in levels)
     return levels, [z if m is None else m for m, z in zip(moved, zeros, strict=True)]
+
+
+def _refuse_dead_ends(tensors: Sequence[Tensor]) -> None:
+    """RuntimeError where an operator can be gone back from only once.
+
+    PyTorch puts a node that raises there, but prunes it when only some inputs are asked for: the
+    product would be silently wrong.
+    """
+    waiting = [t.grad_fn for t in tensors]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("an operator that is only once differentiable")
+        found = {before for before, _ in node.next_functions} - seen
+        seen |= found
+        waiting.extend(found)
 
 
 def moved_levels(
