@@ -112,7 +112,7 @@ def test_the_ladder_reaches_the_best_pooled_iou_within_its_bound(drawn: tuple) -
     brute = max(tp / (positives + fp) for tp, fp in sums)
     ladder = max(tp / (positives + fp) for tp, fp in choice.counts)
     # At a rate r away from the optimum the loss is at most r * (difference in fp) / (P + fp).
-    bound = 0.05 * max(fp for _, fp in sums) / positives
+    bound = 0.12 * max(fp for _, fp in sums) / positives
     assert brute - bound - 1e-9 <= ladder <= brute + 1e-9
 
 
@@ -124,7 +124,7 @@ def test_held_out_cuts_come_from_the_other_half(drawn: tuple, size: int) -> None
     level = levels.of(scores, scores > threshold)
     choice = choose(patch_histogram(level, truth, valid, size, levels.count), levels)
     half = (np.arange(scores.shape[0])[:, None] // 8 + np.arange(scores.shape[1]) // 8) % 2
-    rung = 11
+    rung = 7
     tp = fp = 0
     for index, patch in enumerate(patches_of(scores.shape, size)):
         for side in (0, 1):

@@ -48,9 +48,7 @@ def find_shapes(frame: Frame, beyond: Array, *, missed_share: float) -> Shapes:
         islands[at] = _on_islands(frame, label, [axis[at] for axis in places])
     missed = np.zeros_like(islands)
     areas, recalls = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for label in np.flatnonzero(frame.confusion.sum(1))[:]:
-        if label == 0:
-            continue
+    for label in 1 + np.flatnonzero(frame.confusion.sum(1)[1:]):
         at = np.flatnonzero(frame.wrong_target == label)
         found = _objects(frame, label, [axis[at] for axis in places], missed_share)
         missed[at] = found[0]
@@ -82,10 +80,13 @@ def _objects(
     mask = frame.target == label
     box = _box(mask)
     components, count = _components(mask[box])
-    area = np.bincount(components.reshape(-1), minlength=count + 1)[1:]
-    predicted = frame.prediction[box]
-    called = np.bincount(components[predicted != 0], minlength=count + 1)[1:]
-    right = np.bincount(components[predicted == label], minlength=count + 1)[1:]
+    inside = np.flatnonzero(components)
+    number = components.reshape(-1).take(inside)
+    predicted = np.ascontiguousarray(frame.prediction[box]).reshape(-1).take(inside)
+    area, called, right = (
+        np.bincount(part, minlength=count + 1)[1:]
+        for part in (number, number[predicted != 0], number[predicted == label])
+    )
     missed = np.concatenate(([False], called <= missed_share * area))
     return missed[_look_up(components, places, box)], area, right / area
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from segmend.diagnose.frame import Array
 from segmend.diagnose.oracles.levels import Levels
 
-RATES = np.linspace(0.05, 1.0, 20, dtype=np.float32)
+RATES = np.linspace(0.12, 1.0, 12, dtype=np.float32)
 """Prices of a false positive in true positives."""
 
 SQUARE = 8
