@@ -11,6 +11,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 import typer
@@ -159,6 +161,26 @@ def test_hostile_file_names_are_only_names(data: Path) -> None:
     page = (data / "out" / "report.html").read_text("utf-8")
     assert "<img src=x" not in page
     assert "cell</script>" not in page
+
+
+def test_volumes(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for index in range(3):
+        truth = np.zeros((14, 16, 6), np.uint8)
+        truth[4:10, 3:9, 1:5] = 1
+        probs = np.clip(0.8 * truth + 0.1 + 0.05 * generator.standard_normal(truth.shape), 0, 1)
+        probs[9:11, :, 3] = 0.7  # the slice with most errors
+        for role, voxels in (("masks", truth), ("probs", probs.astype(np.float32))):
+            (tmp_path / role).mkdir(exist_ok=True)
+            image = nibabel.Nifti1Image(voxels, np.eye(4))
+            nibabel.save(image, tmp_path / role / f"scan_{index}.nii.gz")
+    done = run(tmp_path)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "slice 3" in page
+    found = load_report(tmp_path / "out")
+    assert found["report"].cases is not None
+    assert found["report"].cases[1].prediction.ndim == 3
 
 
 def test_the_server_answers_and_ends(data: Path) -> None:

@@ -80,7 +80,8 @@ def _inputs(record: Path) -> dict[str, Any]:
 
 def _reopen(diagnosis: Diagnosis, inputs: dict[str, Any], name: str) -> CaseSet | None:
     """The cases that a diagnosis is of; None, and a line that says why, where they are gone."""
-    from segmend.diagnose.reading import FolderCases
+    from segmend.diagnose.entry import open_folders
+    from segmend.diagnose.report.gallery import case_names
 
     roles = {role: inputs.get(role) for role in ("probs", "pred", "images")}
     if name == "mended":
@@ -89,7 +90,7 @@ def _reopen(diagnosis: Diagnosis, inputs: dict[str, Any], name: str) -> CaseSet 
         role = "probs" if roles["probs"] else "pred"
         roles |= {"probs": None, "pred": None, role: inputs["against"]}
     try:
-        cases = FolderCases(
+        cases = open_folders(
             inputs["masks"],
             probs=roles["probs"],
             pred=roles["pred"],
@@ -99,8 +100,7 @@ def _reopen(diagnosis: Diagnosis, inputs: dict[str, Any], name: str) -> CaseSet 
             threshold=diagnosis.setting.threshold,
             partial=inputs.get("partial", False),
         )
-        names = [match.name for match in cases.matches]
-        if names != [row.name for row in diagnosis.images]:
+        if case_names(cases) != [row.name for row in diagnosis.images]:
             raise SegmendError("the folders hold other files than were diagnosed")
     except (SegmendError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0] if isinstance(error, SegmendError) else "no run.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from segmend.diagnose.case import Case, CaseSet
@@ -56,7 +56,7 @@ def gallery(
     """
     if diagnosis.cases is None:
         return []
-    after = {} if mended is None else _by_name(mended)
+    after = {} if mended is None else {n: i for i, n in enumerate(case_names(mended))}
     find = locate or (lambda position, kind, picture: picture.uri())
     entries = []
     for pick in worst_images(diagnosis, count):
@@ -69,13 +69,12 @@ def gallery(
     return entries
 
 
-def _by_name(cases: CaseSet) -> dict[str, int]:
-    """Index of each case by its name; no file is read where the set knows its names."""
+def case_names(cases: CaseSet) -> list[str]:
+    """Names of all cases; no file is read where the set knows its names."""
     if hasattr(cases, "matches"):
-        names = [match.name for match in cases.matches]
-    else:
-        names = getattr(cases, "names", None) or [case.name for case in cases]
-    return {name: index for index, name in enumerate(names)}
+        return [match.name for match in cases.matches]
+    known: Sequence[str] | None = getattr(cases, "names", None)
+    return [case.name for case in cases] if known is None else list(known)
 
 
 def _same_slice(mended: Case, case: Case, at: int | None) -> Case:
