@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -80,18 +81,23 @@ def plant(
     _check(strengths, num_classes)
     # A binary problem has objects of several looks, too.
     classes = 5 if num_classes == 2 else num_classes
-    drawn = make_scenes(count, size=size, num_classes=classes, seed=seed)
     rows = [
         _predict(scene, strengths, num_classes=num_classes, seed=seed, index=i)
-        for i, scene in enumerate(drawn)
+        for i, scene in enumerate(_scenes(count, size, classes, seed))
     ]
     return Planted(
         probs=[torch.from_numpy(row[0]) for row in rows],
-        targets=[torch.from_numpy(row[1]) for row in rows],
-        images=[torch.from_numpy(row[2]) for row in rows],
+        targets=[torch.from_numpy(row[1].copy()) for row in rows],
+        images=[torch.from_numpy(row[2].copy()) for row in rows],
         candidates=[_candidates(row[1], num_classes) for row in rows] if num_classes > 2 else None,
         strengths=strengths,
     )
+
+
+@lru_cache(maxsize=1)
+def _scenes(count: int, size: tuple[int, int], num_classes: int, seed: int) -> tuple[Scene, ...]:
+    """The scenes, kept for the next error that is planted in them; nothing writes to them."""
+    return tuple(make_scenes(count, size=size, num_classes=num_classes, seed=seed))
 
 
 def _predict(

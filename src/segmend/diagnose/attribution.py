@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segmend.diagnose.result import Diagnosis, Fix
 
@@ -17,6 +17,10 @@ SHARE = 0.1
 WIDTH = 0.85
 """An outline band is as wide as it must be for this share of the widest one's gain."""
 P_VALUE = 0.05
+ONE_SIDED = 0.25
+"""Share of an outline band's gain that has to lie to one side."""
+IN_IMAGES = 3
+"""Images that must show an error which chance does not make."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,12 @@ def attribute(diagnosis: Diagnosis) -> list[Cause]:
        claimed is gone, and a freer fix can claim at most the rest: two fixes whose gains together
        exceed the loss must, by inclusion and exclusion, mend the same pixels at least for the
        excess, and the simpler one keeps them.
-    5. **Evidence.** A cause is certain if the lower limit of its interval, moved by all that was
-       taken off, is above zero, if it is a point or more and a tenth or more of the loss, and, for
-       a bias by place, if the permutation test says so as well.
+    5. **Evidence.** A cause is certain if it is a point or more and a tenth or more of the loss,
+       and if it is not chance. Where a fix chooses, that is so if the lower limit of its interval,
+       moved by all that was taken off, is above zero; for a bias by place the permutation test has
+       to agree, and an outline has to err to one side by a quarter of its gain. What has a shape
+       of its own (`Fix.chance` is None) is there for certain once three images show it, however
+       wide the interval of what it costs.
 
     Budget and nesting are what a user means by "the" error: eroded outlines are also mended by a
     free threshold in every patch, but an outline that is too tight explains them with less.
@@ -79,10 +86,11 @@ def attribute(diagnosis: Diagnosis) -> list[Cause]:
         left -= own
         below = math.hypot(*(fix.gain - fix.low for fix in parts))
         above = math.hypot(*(fix.high - fix.gain for fix in parts))
-        large = own >= max(SMALLEST, SHARE * loss)
-        certain = large and own - below > CERTAIN and _beyond_chance(diagnosis, parts[0])
         lead = max(parts, key=lambda fix: fix.gain)
-        causes.append(Cause(lead, parts, own, own - below, own + above, certain))
+        cause = Cause(
+            lead, parts, own, own - below, own + above, own >= max(SMALLEST, SHARE * loss)
+        )
+        causes.append(replace(cause, certain=cause.certain and _beyond_chance(diagnosis, cause)))
     return sorted(causes, key=lambda cause: -cause.own)
 
 
@@ -125,9 +133,18 @@ def _is_threshold(fix: Fix) -> bool:
     return fix.family in ("threshold", "patch")
 
 
-def _beyond_chance(diagnosis: Diagnosis, fix: Fix) -> bool:
-    bias = diagnosis.bias
-    return fix.key != "bias-grid" or bias is None or bias.p_value <= P_VALUE
+def _beyond_chance(diagnosis: Diagnosis, cause: Cause) -> bool:
+    fix, bias = cause.fix, diagnosis.bias
+    if fix.chance is None and fix.family not in ("threshold", "patch", "offset"):
+        shown = (
+            any(row.gains.get(f.key, 0.0) > 0 for f in cause.parts) for row in diagnosis.images
+        )
+        return sum(shown) >= IN_IMAGES
+    if fix.key == "bias-grid" and bias is not None and bias.p_value > P_VALUE:
+        return False
+    if fix.family == "contour" and _beyond(fix) < ONE_SIDED * fix.gain:
+        return False
+    return cause.low > CERTAIN
 
 
 def _number(fix: Fix) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from segmend.diagnose.attribution import Cause, attribute
 from segmend.diagnose.dry_run import DryRun, guided_dry_run
-from segmend.diagnose.recovered import Recovered, recovered_share
+from segmend.diagnose.recovered import UNKNOWN, Pair, Recovered, share_of_oracle, share_of_trial
 from segmend.diagnose.result import Addon, Diagnosis, Fix, Recommendation, Verdict
 
 ADDONS: tuple[Addon, ...] = ("refine", "context", "rectify")
@@ -114,9 +114,8 @@ def _recommend(diagnosis: Diagnosis, addon: Addon) -> Recommendation | None:
     low, reachable, high = reachable_gain(diagnosis.fixes, addon)
     if reachable < WORTH or low <= 0:
         return None
-    share = recovered_share(addon)
     trial = _tried(diagnosis) if addon == "refine" else None
-    limits = _expect(reachable, high, share, trial)
+    limits = expected_gain(addon, (low, reachable, high), trial)
     return Recommendation(
         addon=addon,
         title=_TITLES[addon],
@@ -125,14 +124,48 @@ def _recommend(diagnosis: Diagnosis, addon: Addon) -> Recommendation | None:
         expected=limits[1],
         high=limits[2],
         command=command_for(addon, diagnosis),
-        why=_why(diagnosis, addon, reachable, share, trial),
+        why=_why(addon, reachable, trial),
     )
+
+
+def expected_gain(
+    addon: Addon,
+    reachable: tuple[float, float, float],
+    trial: DryRun | None,
+    *,
+    pairs: Sequence[Pair] | None = None,
+) -> tuple[float, float, float]:
+    """Low, expected and high gain in score, in this order and not below 0.
+
+    With a trial: its gain, discounted by what such trials came to in our benchmarks. Without:
+    the reachable gain, discounted by what was recovered of it.
+
+    Args:
+        reachable: low, middle and high, as of `reachable_gain`.
+        pairs: instead of all that was measured, for leaving one out.
+    """
+    of_oracle = share_of_oracle(addon, pairs)
+    if trial is None:
+        low, expected = of_oracle.low * reachable[0], of_oracle.expected * reachable[1]
+        return min(low, expected), expected, max(of_oracle.high * reachable[2], expected)
+    of_trial = share_of_trial(addon, pairs)
+    # A refiner is more than its image-guided half: where there is no figure, the trial's stands.
+    share = Recovered(0.0, 1.0, 1.0, "") if of_trial.source == UNKNOWN.source else of_trial
+    expected = min(max(0.0, share.expected * trial.gain), reachable[1])
+    low = min(max(0.0, share.low * trial.low), expected)
+    high = max(trial.high, of_oracle.expected * reachable[1], expected)
+    return low, expected, max(min(high, reachable[2]), expected)
 
 
 _TITLES: dict[Addon, str] = {
     "refine": "Refine the maps after training",
     "context": "Train with context labels",
     "rectify": "Train with out-of-candidate rectification",
+}
+_AIMS: dict[Addon, str] = {
+    "refine": "scores that are biased in patches",
+    "context": "false objects and over-segmentation in the background",
+    "rectify": "classes that the image does not hold",
 }
 
 
@@ -142,35 +175,19 @@ def _tried(diagnosis: Diagnosis) -> DryRun | None:
     return guided_dry_run(diagnosis.cases, threshold=diagnosis.setting.threshold)
 
 
-def _expect(
-    reachable: float, highest: float, share: Recovered, trial: DryRun | None
-) -> tuple[float, float, float]:
-    """Low, expected and high gain, in this order, never above what is reachable."""
+def _why(addon: Addon, reachable: float, trial: DryRun | None) -> str:
+    text = f"It aims at {_AIMS[addon]}: at most {_points(reachable)} to gain, beyond chance."
+    share = share_of_oracle(addon)
+    if share.source == UNKNOWN.source:
+        text += f" How much of it comes back is not known: {share.source}."
+    else:
+        text += f" Our benchmarks recovered {share.expected:.0%} of it ({share.source})."
     if trial is None:
-        expected = share.expected * reachable
-        return min(share.low * reachable, expected), expected, max(share.high * highest, expected)
-    expected = min(max(0.0, trial.gain), reachable)
-    low, high = max(0.0, trial.low), max(trial.high, share.expected * reachable)
-    return min(low, expected), expected, max(min(high, highest), expected)
-
-
-def _why(
-    diagnosis: Diagnosis, addon: Addon, reachable: float, share: Recovered, trial: DryRun | None
-) -> str:
-    aims = {
-        "refine": "biased scores in patches",
-        "context": "false objects and over-segmentation in the background",
-        "rectify": "classes that the image does not hold",
-    }
-    text = f"It aims at {aims[addon]}: at most {_points(reachable)} to gain, beyond chance."
-    if trial is not None:
-        text += (
-            f" Its image-guided half, tried on {_count(trial.num_images, 'image')} here and scored "
-            f"where it was not tuned, gained {100 * trial.gain:+.1f}."
-        )
-    if share.source.startswith("no benchmark"):
-        return f"{text} How much of it comes back is not known: {share.source}."
-    return f"{text} Our benchmarks recovered {share.expected:.0%} of it ({share.source})."
+        return text
+    return (
+        f"{text} Its image-guided half, tried on {_count(trial.num_images, 'image')} of yours and "
+        f"scored where it was not tuned, gained {100 * trial.gain:+.1f} points."
+    )
 
 
 def command_for(addon: Addon, diagnosis: Diagnosis) -> str:
