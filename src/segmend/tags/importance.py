@@ -107,9 +107,8 @@ def sampled_loss(
 class ImportanceSamplingLoss(nn.Module):
     """Classification loss (1 - weight) L_GAP + weight L_ISL of a tag classifier's maps.
 
-    L_GAP is the multi-label cross-entropy of the mean of the logits over (valid) pixels (or of
-    another `pooling`), L_ISL is `importance_sampling_loss`: see there for shapes, the other options
-    and the reference.
+    L_GAP is `pooling_loss`, L_ISL is `importance_sampling_loss`: see there for shapes, the other
+    options and the reference.
 
     Args:
         weight: share of the ISL in [0, 1]. Default 0.2 (HFPL, VOC and COCO alike); the
@@ -147,15 +146,9 @@ class ImportanceSamplingLoss(nn.Module):
         sampled = pooled = None
         if self.weight > 0:
             sampled = importance_sampling_loss(
-                logits,
-                tags,
-                num_samples=self.num_samples,
-                form=self.form,
-                sampling=self.sampling,
-                background=self.background,
-                valid=valid,
-                generator=generator,
-            )
+                logits, tags, num_samples=self.num_samples, form=self.form, valid=valid,
+                sampling=self.sampling, background=self.background, generator=generator,
+            )  # fmt: skip
         if self.weight < 1:
             extra = int(self.form == "multinomial" and self.background is not None)
             pooled = pooling_loss(logits[:, extra:], tags, pooling=self.pooling, valid=valid)

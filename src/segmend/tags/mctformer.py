@@ -182,8 +182,9 @@ def distinct_tokens_loss(tokens: Tensor) -> Tensor:
     """
     if tokens.ndim != 4:
         raise SegmendError(f"tokens: want (L, N, C, D), got {tuple(tokens.shape)}")
-    unit = torch.nn.functional.normalize(at_least_float32(tokens), dim=-1)
-    return -torch.log_softmax(unit @ unit.mT, -1).diagonal(dim1=-2, dim2=-1).mean()
+    with torch.autocast(tokens.device.type, enabled=False):
+        unit = torch.nn.functional.normalize(at_least_float32(tokens), dim=-1)
+        return -torch.log_softmax(unit @ unit.mT, -1).diagonal(dim1=-2, dim2=-1).mean()
 
 
 def _num_classes(attention: Tensor, grid: tuple[int, int]) -> int:

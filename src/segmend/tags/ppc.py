@@ -149,15 +149,16 @@ def contrast_losses(one: Contrast, two: Contrast) -> Tensor:
     prototypes. Cross-CAM: the other view's labels, own prototypes. Intra-view: own labels, own
     prototypes, of which the hard ones.
     """
-    total = one.features.new_zeros(())
-    for own, other in ((one, two), (two, one)):
-        centres, others = (prototypes(*view) for view in (own, other))
-        total = total + prototype_contrast(own.features, own.labels, others, own.valid)
-        total = total + prototype_contrast(own.features, other.labels, centres, own.valid)
-        total = total + prototype_contrast(
-            own.features, own.labels, centres, own.valid, hard_share=HARD_SHARE
-        )
-    return total / 2
+    with torch.autocast(one.features.device.type, enabled=False):
+        return (_one_way(one, two) + _one_way(two, one)) / 2
+
+
+def _one_way(own: Contrast, other: Contrast) -> Tensor:
+    features, labels, valid = own.features, own.labels, own.valid
+    centres = prototypes(*own)
+    cross = prototype_contrast(features, labels, prototypes(*other), valid)
+    cross = cross + prototype_contrast(features, other.labels, centres, valid)
+    return cross + prototype_contrast(features, labels, centres, valid, hard_share=HARD_SHARE)
 
 
 def _at(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -30,7 +30,8 @@ def class_features(logits: Tensor, features: Tensor, valid: Tensor | None = None
         maps = maps.masked_fill(~valid.unsqueeze(1), 0)
     maps = maps / (maps.amax((2, 3), keepdim=True) + _EPSILON)
     pixels = maps[0, 0].numel() if valid is None else valid.sum((1, 2)).clamp(min=1)[:, None, None]
-    return torch.einsum("nchw,ndhw->ncd", maps, at_least_float32(features)) / pixels
+    with torch.autocast(logits.device.type, enabled=False):
+        return torch.einsum("nchw,ndhw->ncd", maps, at_least_float32(features)) / pixels
 
 
 def present_class_loss(scores: Tensor, tags: Tensor) -> Tensor:

@@ -128,8 +128,10 @@ class SipeClassifier(CamClassifier):
             ],
             1,
         )
-        seeds = structure_seeds(cams, levels[-1], tags, valid)
-        return logits, cams, prototype_cams(seeds, features, cams.shape[1], valid)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 is too coarse here
+            seeds = structure_seeds(cams, levels[-1], tags, valid)
+            own = prototype_cams(seeds, features, cams.shape[1], valid)
+        return logits, cams, own
 
     def read(self, images: Tensor, tags: Tensor | None = None) -> Reading:
         if tags is None:
