@@ -7,13 +7,17 @@ Two steps, resumable run by run; figures come from the counts that the first ste
 
 `DIR` is in the VOC layout with train, val and test. Classifiers learn from the tags of `train`. The
 background constant is the best one on `val`; `train` and `test` are then scored with it, their maps
-drawn for their true tags, as is usual for maps. Beside them stands a control that learns nothing: a
-centred ellipse of the size that suits `val` best, in the class of each image's first tag.
+drawn for their true tags, as is usual for maps; one scale and its mirror image, since one run must
+stay short. A network that several recipes have in common is trained once a seed: the `++` recipes'
+tagger is the plain network, and AffinityNet and IRN go on from the plain maps. Beside them stands a
+control that learns nothing: a centred ellipse of the size that suits `val` best, in the class of
+each image's first tag.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,20 +27,34 @@ import torch
 from torch import Tensor
 
 from outcome import Cell, write_outcome
-from segmend.cli.settings import resolve
+from segmend.cli.tag_recipes import resolve_pipeline
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
 from segmend.metrics import Interval, paired_bootstrap
 from segmend.metrics.contour import boundary_f
 from segmend.metrics.region import iou
+from segmend.tags.affinity_jobs import load_affinity, train_affinity
+from segmend.tags.affinity_network import IRNet
+from segmend.tags.classifier_files import TAGGER
 from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, train_tags
-from segmend.tags.options import CamOptions, MaskOptions, TagOptions
+from segmend.tags.options import CamOptions, MaskOptions
+from segmend.tags.pipeline import PipelineOptions
 
-PAIRS = {"cam": "cam++", "seam": "seam++"}
+PAIRS = {
+    "cam": "cam++",
+    "seam": "seam++",
+    "affinitynet": "affinitynet++",
+    "irn": "irn++",
+}
 """Plain method -> the same with the add-ons, both recipes of the command line."""
 
+MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
+"""Recipe -> the one whose maps it starts from; it has the same section `train`."""
+
 SPLITS = ("val", "train", "test")
+CONSTANTS = (0.05, 0.1, 0.15, 0.25, 0.35)
+"""Backgrounds tried on val for masks that are not cut at the maps' own."""
 
 
 def fit(data: Path, labels: str, out: Path, recipe: str, seed: int, sets: Sequence[str]) -> None:
@@ -44,27 +62,75 @@ def fit(data: Path, labels: str, out: Path, recipe: str, seed: int, sets: Sequen
     run = out / f"{recipe}-{seed}"
     if (run / "scores.pt").exists():
         return
-    items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
-    options = resolve(TagOptions, Path(recipe), sets, {"seed": seed, "threads": 1})
     start = time.perf_counter()
-    train_tags(options, items["train"], run / "net", progress=False)
-    seconds = time.perf_counter() - start
+    items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
+    options = resolve_pipeline(Path(recipe), sets, epochs=None, seed=seed)
+    if recipe in MAPS_OF:
+        fit(data, labels, out, MAPS_OF[recipe], seed, sets)
+        found = walked_masks(options, out / f"{MAPS_OF[recipe]}-{seed}", items, run)
+    else:
+        plain = out / f"cam-{seed}" / "net"
+        if options.train.tagger and not (run / "net" / TAGGER).exists() and plain.exists():
+            shutil.copytree(plain, run / "net" / TAGGER)
+        train_tags(options.train, items["train"], run / "net", progress=False)
+        found = maps_and_masks(options, items, run)
+    for what, scores in found.items():
+        print(recipe, seed, what, scores.summary(), flush=True)
+    keep(run, found, time.perf_counter() - start)
+
+
+def maps_and_masks(
+    options: PipelineOptions, items: dict[str, TagFolder], run: Path
+) -> dict[str, TagScores]:
+    """Maps of all splits at the constant that is best on val, and the training masks."""
     constant: float | None = None
     found: dict[str, TagScores] = {}
     for split in SPLITS:
         cams = run / "cams" / split
-        draw_cams(CamOptions(), run / "net", items[split], cams, progress=False)
+        draw_cams(CamOptions(scales=(1.0,)), run / "net", items[split], cams, progress=False)
         scores = evaluate_cams(cams, items[split], constant=constant, progress=False)
         if split == "val":
             constant = scores.constant
         found[f"maps, {split}"] = scores
-        print(recipe, seed, split, scores.summary(), flush=True)
+        print(run.name, split, f"{scores.mean_iou:.3f} {scores.tag_map:.3f}", flush=True)
+    found["masks, train"] = tuned_masks(options.masks, run / "cams", items, run, None)
+    return found
+
+
+def walked_masks(
+    options: PipelineOptions, maps: Path, items: dict[str, TagFolder], run: Path
+) -> dict[str, TagScores]:
+    """The training masks after an affinity network's walk."""
+    assert options.affinity is not None
+    cams, net = maps / "cams", run / "affinity"
+    affinity = options.affinity.model_copy(update={"seed": options.train.seed, "threads": 1})
+    train_affinity(affinity, maps / "net", cams / "train", items["train"], net, progress=False)
+    return {"masks, train": tuned_masks(options.masks, cams, items, run, net)}
+
+
+def tuned_masks(
+    settings: MaskOptions, cams: Path, items: dict[str, TagFolder], run: Path, affinity: Path | None
+) -> TagScores:
+    """Masks of the training images with the background score that is best on val."""
+    name = "walk_power" if affinity is not None and not _irn(affinity) else "constant"
+    values = (4.0, 8.0, 16.0, 32.0) if name == "walk_power" else CONSTANTS
+    if items["val"].background is None:
+        values = values[:1]
+    best: tuple[float, float] = (-1.0, values[0])
+    for value in values if len(values) > 1 else ():
+        tried = settings.model_copy(update={name: value})
+        masks = run / "tuning" / str(value)
+        make_masks(tried, cams / "val", items["val"], masks, affinity=affinity, progress=False)
+        scores = evaluate_masks(masks, items["val"], progress=False)
+        best = max(best, (scores.mean_iou, value))
+    chosen = settings.model_copy(update={name: best[1]})
     masks = run / "masks"
-    settings = MaskOptions() if constant is None else MaskOptions(constant=constant)
-    make_masks(settings, run / "cams" / "train", items["train"], masks, progress=False)
-    found["masks, train"] = evaluate_masks(masks, items["train"], progress=False)
-    print(recipe, seed, "masks", found["masks, train"].summary(), flush=True)
-    keep(run, found, seconds)
+    make_masks(chosen, cams / "train", items["train"], masks, affinity=affinity, progress=False)
+    return evaluate_masks(masks, items["train"], progress=False)
+
+
+def _irn(affinity: Path) -> bool:
+    return isinstance(load_affinity(affinity), IRNet)
 
 
 def control(data: Path, labels: str, out: Path) -> None:
@@ -121,7 +187,8 @@ def table(out: Path, results: Path, name: str, command: str) -> None:
             rows.append(row_of(recipe, what, seeds, runs.get(plain or "", {})))
     notes = [
         "maps: activation maps of the true tags at the constant that is best on val; masks: after "
-        "the dense CRF, of the training images. boundary F: over object classes (HFPL's protocol, "
+        "the dense CRF or the walk, of the training images, background score the best on val. "
+        "boundary F: over object classes (HFPL's protocol, "
         "absent classes left out).",
         "Differences: to the plain method with the same seeds, 95% paired bootstrap intervals over "
         "images, averaged over seeds. ellipse: the control that learns nothing.",
@@ -176,7 +243,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--recipes", nargs="+", default=[r for pair in PAIRS.items() for r in pair])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="STAGE.KEY=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(1)
     name = f"tags_gain_{options.labels.removeprefix('Segmentation').lower()}"

@@ -11,7 +11,6 @@ from segmend.cli.arguments import RECIPE, SETS
 
 if TYPE_CHECKING:
     from segmend.data.tags import TagFolder
-    from segmend.tags.evaluation import TagScores
 
 SHOWN = 6
 """Images in the picture that `cams` and `masks` draw."""
@@ -49,11 +48,14 @@ def train(
     resume: RESUME = True,
 ) -> None:
     """Train a tag classifier whose activation maps become masks. No mask is used."""
-    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.cli.settings import print_settings, write_run_record
+    from segmend.cli.tag_recipes import resolve_stage
     from segmend.tags.jobs import train_tags
     from segmend.tags.options import TagOptions
 
-    options = resolve(TagOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed})
+    options = resolve_stage(
+        "train", TagOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed}
+    )
     print_settings(options)
     items = open_folder(data, split, tags, classes, labels, with_masks=False)
     val = None
@@ -79,12 +81,13 @@ def cams(
     resume: RESUME = True,
 ) -> None:
     """Draw the activation maps of every image's tags, over several scales and mirrored."""
-    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.cli.settings import print_settings, write_run_record
+    from segmend.cli.tag_recipes import resolve_stage
     from segmend.tags.jobs import draw_cams
     from segmend.tags.options import CamOptions
     from segmend.tags.pictures import picture_of_cams
 
-    options = resolve(CamOptions, recipe, set_ or [])
+    options = resolve_stage("cams", CamOptions, recipe, set_ or [])
     print_settings(options)
     items = open_folder(data, split, tags, classes, labels, with_masks=False)
     paths = draw_cams(options, run, items, out, resume=resume)
@@ -114,11 +117,12 @@ def affinity(
     resume: RESUME = True,
 ) -> None:
     """Learn from maps which pixels belong together; masks then spread along that."""
-    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.cli.settings import print_settings, write_run_record
+    from segmend.cli.tag_recipes import resolve_stage
     from segmend.tags.affinity_jobs import AffinityOptions, train_affinity
 
     given = {"method": method, "epochs": epochs, "seed": seed}
-    options = resolve(AffinityOptions, recipe, set_ or [], given)
+    options = resolve_stage("affinity", AffinityOptions, recipe, set_ or [], given)
     print_settings(options)
     items = open_folder(data, split, tags, classes, labels, with_masks=False)
     train_affinity(options, run, cams, items, out, resume=resume)
@@ -151,12 +155,15 @@ def masks(
     resume: RESUME = True,
 ) -> None:
     """Turn activation maps into pseudo-masks that a segmenter can be trained on."""
-    from segmend.cli.settings import print_settings, resolve, write_run_record
+    from segmend.cli.settings import print_settings, write_run_record
+    from segmend.cli.tag_recipes import resolve_stage
     from segmend.tags.jobs import make_masks
     from segmend.tags.options import MaskOptions
     from segmend.tags.pictures import picture_of_masks
 
-    options = resolve(MaskOptions, recipe, set_ or [], {"refine": refine, "constant": constant})
+    options = resolve_stage(
+        "masks", MaskOptions, recipe, set_ or [], {"refine": refine, "constant": constant}
+    )
     print_settings(options)
     items = open_folder(data, split, tags, classes, labels, with_masks=show_truth)
     paths = make_masks(options, cams, items, out, affinity=affinity, resume=resume)
@@ -181,6 +188,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
 ) -> None:
     """Score activation maps or pseudo-masks against true masks."""
+    from segmend.cli.tag_scores import show
     from segmend.data.files import write_json
     from segmend.errors import SegmendError
     from segmend.tags.evaluation import evaluate_cams, evaluate_masks
@@ -196,32 +204,6 @@ def evaluate(
     show(scores, items)
     if out is not None:
         write_json(out, {**scores.summary(), "classes": list(items.classes)})
-
-
-def show(scores: TagScores, items: TagFolder) -> None:
-    """Print the figures, and the IoU of each class."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{len(scores.names)} images")
-    table.add_column("")
-    table.add_column("", justify="right")
-    rows = {
-        "mIoU": scores.mean_iou,
-        "boundary F": scores.boundary_f,
-        "out-of-candidate pixels": scores.out_of_candidate,
-        "ignored pixels": scores.ignored,
-        "tag mAP": scores.tag_map,
-    }
-    for name, value in rows.items():
-        if value is not None:
-            table.add_row(name, f"{100 * value:.1f}")
-    if scores.constant is not None:
-        table.add_row("background constant", f"{scores.constant:.2f}")
-    table.add_section()
-    for name, value in zip(items.classes, scores.per_class.tolist(), strict=True):
-        table.add_row(f"IoU {name}", "absent" if value != value else f"{100 * value:.1f}")
-    Console().print(table)
 
 
 def open_folder(

@@ -30,6 +30,9 @@ class TrainOptions(BaseModel):
     encoder_lr_factor: float = Field(
         0.3, ge=0, le=10, description="The encoder learns with lr times this."
     )
+    freeze: tuple[str, ...] = Field(
+        (), description="Modules that do not learn, such as backbone.stages.0."
+    )
     loss: Loss = Field(
         "auto", description='"auto": BCE + ½ Dice for one logit channel, cross-entropy for more.'
     )

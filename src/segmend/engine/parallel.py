@@ -117,6 +117,8 @@ def launch(work: Callable[[int, int], None], count: int, *, accelerator: str) ->
     threads = max(1, torch.get_num_threads() // count) if accelerator == "cpu" else None
     errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
     arguments = (payload, count, _free_port(), threads, errors)
+    # What torch's C++ says about parameters without a gradient is not for our users.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     context: Any = start_processes(  # type: ignore[no-untyped-call]
         _work, args=arguments, nprocs=count, join=False
     )

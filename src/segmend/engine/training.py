@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,17 +16,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from segmend.data.files import write_json
 from segmend.engine.checkpoints import WEIGHTS_NAME, load_segmenter
-from segmend.engine.crops import CropSet, EpochSampler, Item, ItemSet, cached, collate
+from segmend.engine.crops import Item, ItemSet, cached
+from segmend.engine.loading import segmentation_crops, train_loader, val_loader
 from segmend.engine.options import TrainOptions, pick_device, resolve_precision
-from segmend.engine.parallel import ShardedBatches, launch
+from segmend.engine.parallel import launch
 from segmend.engine.progress import Bar, progress_bar
 from segmend.engine.seeds import seed_everything
+from segmend.engine.surroundings import interruptible, quiet, threads
 from segmend.errors import SegmendError
 
 if TYPE_CHECKING:
     from segmend.engine.task import SegmentationTask
 
-__all__ = ["TrainOptions", "TrainResult", "train_model", "train_segmenter"]
+__all__ = ["TrainOptions", "TrainResult", "segmentation_crops", "train_model", "train_segmenter"]
 
 MakeTask = Callable[[nn.Module, Any], "SegmentationTask"]
 MakeCrops = Callable[[ItemSet, Any], Dataset[Item]]
@@ -171,7 +169,8 @@ class _Fit:
             whole = val_loader(val_set, options, rank=rank, count=count)
         crops = self.make_crops(train_set, options)
         batches = train_loader(crops, len(train_set), options, rank=rank, count=count)
-        with _quiet(), _threads(options.threads):
+        with quiet(), threads(options.threads):
+            freeze(self.model, options.freeze)
             bar = partial(progress_bar, self.description, enabled=shown)
             _fit(self.make_task(self.model, options), batches, whole, options, self.out, bar)
 
@@ -214,7 +213,7 @@ def _fit(
             default_root_dir=out,
         )
         last = out / LAST
-        with _interruptible():
+        with interruptible():
             trainer.fit(
                 task,
                 batches,
@@ -224,54 +223,17 @@ def _fit(
             )
 
 
-def segmentation_crops(train_set: ItemSet, options: TrainOptions) -> CropSet:
-    """Square crops of images and targets, flipped, turned and mildly recoloured."""
-    return CropSet(
-        train_set,
-        crop=options.crop,
-        augment=options.augment,
-        ignore_index=options.ignore_index,
-        seed=options.seed,
-    )
-
-
-def train_loader(
-    crops: Dataset[Item], images: int, options: TrainOptions, *, rank: int = 0, count: int = 1
-) -> DataLoader[Item]:
-    """Shuffled batches of augmented crops, the same for the same seed and epoch.
-
-    With `count` processes, what the `rank`-th has of each batch.
-    """
-    size = options.batch_size
-    batches = ShardedBatches(
-        EpochSampler(images, seed=options.seed),
-        batch_size=size,
-        # A last batch of one image breaks batch norm behind global pooling.
-        drop_last=images > size and images % size == 1,
-        rank=rank,
-        world=count,
-    )
-    return DataLoader(
-        crops,
-        batch_sampler=batches,
-        num_workers=options.num_workers,
-        persistent_workers=options.num_workers > 0,
-        collate_fn=partial(collate, ignore_index=options.ignore_index),
-    )
-
-
-def val_loader(
-    val_set: ItemSet, options: TrainOptions, *, rank: int = 0, count: int = 1
-) -> DataLoader[Item]:
-    """Whole images one by one, in order; of `count` processes each has its own."""
-    return DataLoader(
-        val_set,  # type: ignore[arg-type]  # torch wants its own base class, we any sequence
-        batch_size=1,
-        sampler=range(rank, len(val_set), count),
-        num_workers=options.num_workers,
-        persistent_workers=options.num_workers > 0,
-        collate_fn=partial(collate, ignore_index=options.ignore_index),
-    )
+def freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Leave the weights of these modules as they are; SegmendError where there is none."""
+    for name in names:
+        found = [p for key, p in model.named_parameters() if f"{key}.".startswith(f"{name}.")]
+        if not found:
+            known = ", ".join(
+                sorted({k.rpartition(".")[0] for k, _ in model.named_parameters()})[:8]
+            )
+            raise SegmendError(f"freeze: no module {name!r} with weights; some are {known}")
+        for parameter in found:
+            parameter.requires_grad_(False)
 
 
 def _finished(out: Path, state: dict[str, Any], kind: type[TrainOptions]) -> bool:
@@ -304,48 +266,3 @@ def _read_result(out: Path) -> TrainResult:
     curve = json.loads((out / "curve.json").read_text("utf-8"))
     best = json.loads((out / "model.json").read_text("utf-8"))["metrics"]
     return TrainResult(checkpoint=out, curve=curve, best=best)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's advice about loggers and workers is not for our users."""
-    import lightning.pytorch  # noqa: F401  # sets its loggers' level when imported first
-
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=r".*lr_scheduler\.step\(\).*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Lightning turns Ctrl-C into `SystemExit` and then ignores the signal: undo both."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
