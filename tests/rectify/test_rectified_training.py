@@ -1,4 +1,4 @@
-"""Training with tags end to end on tiny scenes: resume, averaged weights, start from maps, files."""
+"""Training with tags end to end on tiny scenes: resume, averages, start from maps, files."""
 
 import json
 
@@ -108,8 +108,8 @@ def test_pseudo_masks_with_unsure_pixels_and_a_share_for_validation(scenes, tmp_
 
 
 def test_start_from_a_tag_classifier_gives_its_maps(scenes, tmp_path):
-    from segmend.tags.jobs import train_tags
     from segmend.tags.classifier_files import load_classifier
+    from segmend.tags.jobs import train_tags
     from segmend.tags.options import TagOptions
 
     items = TagFolder(scenes, split="train")
@@ -121,7 +121,9 @@ def test_start_from_a_tag_classifier_gives_its_maps(scenes, tmp_path):
         model = build_rectified(spec, weights="none").eval()
         start_from_classifier(model, tmp_path, classes=items.classes)
         with torch.inference_mode():
-            maps = torch.nn.functional.interpolate(classifier(images), size=(48, 56), mode="bilinear")
+            maps = torch.nn.functional.interpolate(
+                classifier(images), size=(48, 56), mode="bilinear"
+            )
             found = model.read(images)
         scores = found.logits[:, 1:] if head == "plain" else found.classes
         torch.testing.assert_close(scores, maps, rtol=1e-4, atol=1e-5)
@@ -184,7 +186,7 @@ def test_scores_say_what_a_rate_hides(run, scenes):
     found = evaluate_rectified(model, items, progress=False)
     assert found.true_tag_iou >= 0
     truth = torch.cat([items.target(i).flatten() for i in range(len(items))])
-    assert abs(found.true_background - float((truth == 0).float().mean())) < 1e-9
+    assert abs(found.true_background - float((truth == 0).double().mean())) < 1e-9
     assert set(found.summary()) >= {"mean_iou", "background_share", "true_tag_iou"}
     bias = model.head.bias.data
     bias[0] += 1e3  # a segmenter that flees into the background

@@ -199,7 +199,7 @@ def test_groups_agree_with_loops(case, gamma, rho, dropped, joins):
 
 def test_prior_favours_what_goes_with_the_wrong_class():
     # Cow (1) goes with grass (2), never with sofa (3): a pixel that says cow is rather grass.
-    tags = torch.tensor([[1, 1, 0]] * 9 + [[0, 0, 1]] * 9)
+    tags = torch.tensor([[1, 1, 0]] * 30 + [[0, 0, 1]] * 30)
     matrix = LabelCorrelation.from_tags(tags).matrix
     candidates = torch.tensor([[True, False, True, True]])
     prior = candidate_prior(matrix, torch.tensor([1]), candidates)[0]
