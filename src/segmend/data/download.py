@@ -36,13 +36,20 @@ class Archive:
         return self.url.rpartition("/")[2]
 
 
-# VOC: address and checksum as in torchvision. COCO publishes no checksums: these are what its own
+# VOC, SBD: address and checksum as in torchvision. COCO publishes none: these are what its own
 # files have, as several libraries state them.
 DATASETS: dict[str, tuple[Archive, ...]] = {
     "voc2012": (
         Archive(
             "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
             "6cd6e144f989b92b3379bac3b3de84fd",
+        ),
+    ),
+    "sbd": (
+        Archive(
+            "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+            "semantic_contours/benchmark.tgz",
+            "82b4d87ceb2ed10f6038a1cba92111cb",
         ),
     ),
     "coco2014": (
