@@ -131,7 +131,7 @@ def _groups(
     if hidden:
         candidates = candidates.clone()
         candidates[:, background] = False
-    own = candidates[places.image]
+    own = candidates.T[:, places.image].T  # in memory as the rows are
     found = Groups(own, ~own) if split is all_candidates else split(rows_of(logits, places), own)
     if not hidden:
         return found

@@ -23,7 +23,10 @@ def places_of(mask: Tensor) -> Places:
 
 
 def rows_of(logits: Tensor, places: Places) -> Tensor:
-    """The logits (N, K, H, W) at these places, (M, K)."""
+    """The logits (N, K, H, W) at these places, (M, K); in memory class by class.
+
+    What follows works on whole classes at a time then, several times faster than on short rows.
+    """
     rows: Tensor = _Rows.apply(logits, places.image, places.pixel)
     return rows
 
@@ -39,12 +42,12 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, image: Tensor, pixel: Tensor) -> Tensor:
         ctx.save_for_backward(image, pixel)
         ctx.shape, ctx.like = logits.shape, logits.new_empty(0)
-        return logits.flatten(2)[image, :, pixel]
+        return logits.flatten(2).transpose(0, 1)[:, image, pixel].T
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         image, pixel = ctx.saved_tensors
         full = ctx.like.new_zeros(ctx.shape)
-        full.flatten(2)[image, :, pixel] = grad.to(full.dtype)
+        full.flatten(2).transpose(0, 1)[:, image, pixel] = grad.T.to(full.dtype)
         return full, None, None

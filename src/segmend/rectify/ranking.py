@@ -40,25 +40,28 @@ class _SoftRanking(torch.autograd.Function):
         ctx: Any, scores: Tensor, inside: Tensor, outside: Tensor, margin: float, sign: float
     ) -> Tensor:
         gap = torch.full_like(scores[:, 0], margin)
-        weights = torch.zeros_like(scores)
+        both = torch.ones_like(gap, dtype=torch.bool)
+        weights: list[Tensor] = []
         for group, way, turn in ((outside, 1.0, 1.0), (inside, -sign, sign)):
-            part = (scores if turn > 0 else -scores).masked_fill(~group, FLOOR)
+            # Adding (1 or 0 - 1) * 1e30 is several times faster than filling by a mask.
+            part = group.to(scores.dtype).sub_(1).mul_(-FLOOR)
+            part = part.add_(scores, alpha=turn)
             most = part.amax(1, keepdim=True)
+            both &= most[:, 0] > FLOOR / 2
             part = part.sub_(most).exp_()
             total = part.sum(1, keepdim=True)
-            gap += way * (most + total.log())[:, 0]
-            weights.addcmul_(part, turn * way / total)
-        both = inside.any(1) & outside.any(1)
+            gap = gap.add_((total.log() + most)[:, 0], alpha=way)
+            weights.append(part.mul_(turn * way / total))
         gap = gap.masked_fill_(~both, FLOOR)  # softplus and sigmoid are 0 there
-        weights.mul_(gap.sigmoid()[:, None])
-        ctx.save_for_backward(weights)
+        slopes = weights[0].add_(weights[1]).mul_(gap.sigmoid()[:, None])
+        ctx.save_for_backward(slopes)
         return F.softplus(gap)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (weights,) = ctx.saved_tensors
-        return weights * grad[:, None], None, None, None, None
+        (slopes,) = ctx.saved_tensors
+        return slopes * grad[:, None], None, None, None, None
 
 
 def _all_form(scores: Tensor, groups: Groups, margin: float) -> Tensor:
