@@ -6,7 +6,6 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -15,12 +14,9 @@ TIMEOUT = 60_000
 """Milliseconds; a busy machine is slow, and no test waits for what does not come."""
 
 
-def chromium() -> str:
-    """Path of a browser; the test fails where there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.fail(f"no browser: install Debian's chromium (looked for {', '.join(NAMES)})")
-    return found
+def chromium() -> str | None:
+    """Path of an installed browser; None: the one that `playwright install chromium` fetched."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @dataclass

@@ -173,7 +173,9 @@ def test_the_served_page_works_in_a_browser(server: ReportServer) -> None:
         page.wait_for_selector("#page-state:has-text('1 to 10 of 10 images')")
         page.locator("#image-table tbody a").first.click()
         page.wait_for_selector("h1:has-text('field_012')")
-        assert page.locator("img").count() == 4
+        widths = page.locator("img").evaluate_all("nodes => nodes.map(n => n.clientWidth)")
+        assert len(widths) == 4
+        assert min(widths) > 400  # larger than in the gallery
         assert found.problems == []
         assert leaving(found, home=server.address) == []
         browser.close()

@@ -48,7 +48,9 @@ def find_shapes(frame: Frame, beyond: Array, *, missed_share: float) -> Shapes:
         islands[at] = _on_islands(frame, label, [axis[at] for axis in places])
     missed = np.zeros_like(islands)
     areas, recalls = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for label in 1 + np.flatnonzero(frame.confusion.sum(1)[1:]):
+    for label in range(1, len(frame.confusion)):
+        if not frame.confusion[label].any():
+            continue
         at = np.flatnonzero(frame.wrong_target == label)
         found = _objects(frame, label, [axis[at] for axis in places], missed_share)
         missed[at] = found[0]
