@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -146,12 +147,14 @@ def _surfaces(
     metrics = _monai()
     pair = tuple(x[None, None].float().cpu() for x in (found, wanted))
     step = list(spacing)
-    hd95 = metrics.compute_hausdorff_distance(
-        *pair, include_background=True, percentile=95, spacing=step
-    )
-    surface = metrics.compute_surface_dice(
-        *pair, [tolerance], include_background=True, spacing=step
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"monai\..*")  # its own
+        hd95 = metrics.compute_hausdorff_distance(
+            *pair, include_background=True, percentile=95, spacing=step
+        )
+        surface = metrics.compute_surface_dice(
+            *pair, [tolerance], include_background=True, spacing=step
+        )
     return float(hd95), float(surface)
 
 

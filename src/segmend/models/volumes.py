@@ -37,6 +37,9 @@ class AnySize(nn.Module):
                 f"images: want (N, C, {len(self.multiple)} axes), got {tuple(images.shape)}"
             )
         missing = [-side % m for side, m in zip(size, self.multiple, strict=True)]
+        cells = [(n + gap) // m for n, gap, m in zip(size, missing, self.multiple, strict=True)]
+        if max(cells) == 1:  # instance norm wants more than one voxel in the deepest stage
+            missing[-1] += self.multiple[-1]
         if any(missing):
             frame = [n for side in reversed(missing) for n in (0, side)]
             images = F.pad(images, frame, mode="replicate")
