@@ -1,4 +1,4 @@
-"""`segmend context`: networks whose background is several classes, against false positives."""
+"""`segmend context compare`: does it help to learn the background as several classes?"""
 
 from __future__ import annotations
 
@@ -11,71 +11,6 @@ from segmend.cli.arguments import RECIPE, SETS
 
 if TYPE_CHECKING:
     from segmend.context.comparison import Compared
-
-
-def train(
-    images: Path = typer.Option(
-        ..., "--images", "--data", help="Folder of images, or root of a set with dataset.json."
-    ),
-    out: Path = typer.Option(..., help="Folder for the network, its curve and a checkpoint."),
-    masks: Path | None = typer.Option(None, help="Folder of masks; with dataset.json none."),
-    val_images: Path | None = typer.Option(None, help="Folder of validation images."),
-    val_masks: Path | None = typer.Option(None, help="Folder of their masks."),
-    context: int | None = typer.Option(None, min=1, help="K, classes of background; 1 is plain."),
-    method: str | None = typer.Option(
-        None, help="learned, plain, kmeans, dilate, bands, maps or random.  [default: learned]"
-    ),
-    epochs: int | None = typer.Option(None, help="Passes over the images.  [default: 40]"),
-    seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
-    resume: bool = typer.Option(True, help="Go on with an interrupted run in --out."),
-    recipe: RECIPE = None,
-    sets: SETS = None,
-    progress: bool = typer.Option(True, help="Show a progress bar."),
-) -> None:
-    """Train a segmenter with context labels, in 2D or 3D; keep the best epoch."""
-    from segmend.cli.settings import print_settings, resolve, write_run_record
-    from segmend.context.jobs import run_context
-    from segmend.context.options import ContextOptions
-
-    given = {"num_context": context, "method": method, "epochs": epochs, "seed": seed}
-    options = resolve(ContextOptions, recipe, sets or [], given)
-    print_settings(options)
-    result = run_context(
-        options, images, masks, out, val_images=val_images, val_masks=val_masks,
-        resume=resume, progress=progress,
-    )  # fmt: skip
-    inputs = {"images": images, "masks": masks, "val_images": val_images, "val_masks": val_masks}
-    write_run_record(out, "context train", options, {"inputs": inputs, "best": result.best})
-    best = result.best
-    score = f", validation IoU {100 * best['val_iou']:.1f}" if "val_iou" in best else ""
-    typer.echo(f"kept epoch {best['epoch']}{score}: {out}")
-    typer.echo(f"next: segmend context predict --checkpoint {out} --images DIR --out DIR")
-
-
-def predict(
-    checkpoint: Path = typer.Option(..., help="Folder that training with contexts wrote."),
-    images: Path = typer.Option(
-        ..., "--images", "--data", help="Folder of images, or root of a set with dataset.json."
-    ),
-    out: Path = typer.Option(..., help="Folder for the maps or label volumes."),
-    threshold: float | None = typer.Option(None, help="Volumes: foreground above it, not argmax."),
-    probabilities: bool = typer.Option(False, help="Volumes: also write probabilities."),
-    suffix: str | None = typer.Option(None, help="Of files: .png, .npz; volumes .nii.gz, .nii."),
-    resume: bool = typer.Option(True, help="Leave cases alone whose file is there."),
-    progress: bool = typer.Option(True, help="Show a progress bar."),
-) -> None:
-    """Predict images (probability maps) or volumes (labels on the grid of their image)."""
-    from segmend.cli.settings import write_run_record
-    from segmend.context.jobs import predict_context
-
-    written = predict_context(
-        checkpoint, images, out, threshold=threshold, probabilities=probabilities, suffix=suffix,
-        resume=resume, progress=progress,
-    )  # fmt: skip
-    settings = {"threshold": threshold, "probabilities": probabilities, "suffix": suffix}
-    inputs = {"checkpoint": checkpoint, "images": images}
-    write_run_record(out, "context predict", settings, {"inputs": inputs})
-    typer.echo(f"{len(written)} predictions: {out}")
 
 
 def compare(
@@ -120,14 +55,14 @@ def compare(
 
 
 def show(rows: list[Compared]) -> None:
-    """Print the comparison as a table."""
+    """Print the comparison as a table; intervals are of the difference to the first row."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="test cases, each network at the threshold that is best on val")
-    heads = ("", "K", "Dice", "difference, 95%", "precision", "difference, 95%", "sensitivity")
+    heads = ("", "K", "Dice", "95% interval", "precision", "95% interval", "sensitivity")
     for head in (*heads, "HD95", "false parts", "margin", "beyond"):
-        table.add_column(head, justify="left" if not head else "right")
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for row in rows:
         scores = row.scores
         table.add_row(
@@ -143,7 +78,7 @@ def show(rows: list[Compared]) -> None:
             f"{row.background_margin:.1f}",
             f"{1e4 * row.background_beyond:.1f}‱",
         )
-    Console(width=max(120, Console().width)).print(table)
+    Console(width=max(140, Console().width)).print(table)
 
 
 def _signed(interval: Any) -> str:

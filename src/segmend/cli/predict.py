@@ -54,7 +54,7 @@ def predict(
     given = {"suffix": suffix, "batch_size": batch_size}
     job: object
     if (checkpoint / DESCRIPTION).is_file():
-        from segmend.context.jobs import predict_context
+        from segmend.context.prediction import predict_context
 
         job = {"suffix": suffix, "threshold": threshold, "probabilities": probabilities}
         print_settings(job)

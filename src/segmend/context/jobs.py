@@ -12,7 +12,6 @@ from torch import nn
 from segmend.context.baselines import ContextSource, build_baseline
 from segmend.context.clusters import KMeansContext
 from segmend.context.crops import ContextCrops, PreparedSet
-from segmend.context.inference import predict_volumes
 from segmend.context.learner import ContextLabelLearner
 from segmend.context.networks import (
     ContextRun,
@@ -23,11 +22,9 @@ from segmend.context.networks import (
     load_context,
 )
 from segmend.context.options import ContextOptions
+from segmend.context.prediction import predict_context
 from segmend.context.sets import ContextSets, folder_sets, volume_sets
-from segmend.data.volumes import VolumeSet
-from segmend.engine.crops import CACHE_LIMIT, ItemSet
-from segmend.engine.options import pick_device
-from segmend.engine.prediction import predict_folder
+from segmend.engine.crops import CACHE_LIMIT, Item, ItemSet
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
 
@@ -121,19 +118,13 @@ def train_context(
     out = Path(out)
     if len(train_items) == 0:
         raise SegmendError("train_items: want at least one, got none")
-    first = train_items[0]["image"]
-    shape = {"in_channels": len(first), "dimensions": first.ndim - 1}
-    if shape["dimensions"] not in (2, 3):
-        raise SegmendError(
-            f"{train_items[0]['name']}: want image (C, H, W) or (C, H, W, D), got "
-            f"{tuple(first.shape)}"
-        )
+    channels, axes = _shape_of(train_items[0])
     prepare = _preparing(options)
     train_set = prepare(train_items, length=options.crops_per_epoch)
     val_set = None if val_items is None else prepare(val_items)
-    model = build_context_network(options, **shape)
-    learner = build_learner(options, model, train_items, **shape)
-    describe_if_new(out, options, resume=resume, **shape)
+    model = build_context_network(options, in_channels=channels, dimensions=axes)
+    learner = build_learner(options, model, train_items, in_channels=channels, dimensions=axes)
+    describe_if_new(out, options, resume=resume, in_channels=channels, dimensions=axes)
 
     def make_task(model: nn.Module, _: ContextOptions) -> nn.Module:
         from segmend.context.task import ContextTask
@@ -147,11 +138,21 @@ def train_context(
         options=options.model_copy(update={"cache": False}),  # PreparedSet keeps what it read
         out=out,
         make_task=make_task,  # type: ignore[arg-type]
-        make_crops=partial(_crops, dimensions=shape["dimensions"]),
+        make_crops=partial(_crops, dimensions=axes),
         resume=resume,
         progress=progress,
         description=description,
     )
+
+
+def _shape_of(item: Item) -> tuple[int, int]:
+    """(channels, axes of size) of an item's image."""
+    image = item["image"]
+    if image.ndim not in (3, 4):
+        raise SegmendError(
+            f"{item['name']}: want image (C, H, W) or (C, H, W, D), got {tuple(image.shape)}"
+        )
+    return len(image), image.ndim - 1
 
 
 def build_learner(
@@ -190,55 +191,6 @@ def build_learner(
         averaging=options.averaging,
         dice=options.dice,
         ignore_index=options.ignore_index,
-    )
-
-
-def predict_context(
-    checkpoint: str | Path,
-    images: Path,
-    out: Path,
-    *,
-    threshold: float | None = None,
-    probabilities: bool = False,
-    suffix: str | None = None,
-    resume: bool = True,
-    progress: bool = True,
-) -> list[Path]:
-    """Predict with what `train_context` wrote: nothing of the contexts is to be seen.
-
-    Pictures: a probability map each, as `segmend predict` writes them. Volumes: a label volume
-    each, on the image's grid and with its affine; see `predict_volumes`.
-
-    Args:
-        images: a folder of pictures, of NIfTI files, or the root of a described data set, whose
-            unlabelled cases are predicted.
-        threshold, probabilities: of volumes, as in `predict_volumes`.
-        suffix: None: .png, or .npz for many classes; of volumes .nii.gz.
-    Raises:
-        SegmendError: as in `load_context`, `predict_folder` and `predict_volumes`.
-    """
-    run = load_context(checkpoint)
-    model = run.merged.to(pick_device(run.options.accelerator))
-    if run.dimensions == 2:
-        return predict_folder(model, images, out, suffix=suffix, resume=resume, progress=progress)
-    from segmend.context.sets import cases_to_predict
-
-    items = VolumeSet(
-        cases_to_predict(images, channels=run.in_channels),
-        channels=run.in_channels,
-        intensities=run.options.intensities,
-        spacing=run.options.spacing,
-    )
-    return predict_volumes(
-        model,
-        items,
-        out,
-        window=run.options.patch,
-        threshold=threshold,
-        probabilities=probabilities,
-        suffix=suffix or ".nii.gz",
-        resume=resume,
-        progress=progress,
     )
 
 
