@@ -44,11 +44,12 @@ demo: $(VENV)/.installed
 
 # The report is tested in a real browser: one that is there already, or else a new one.
 browser: $(VENV)/.installed-dev
-	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || { \
-		echo "segmend: getting a browser for the report's tests"; \
-		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
-		then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
-		else $(BIN)/python -m playwright install chromium; fi; }
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$name >/dev/null && exit; done; \
+	echo "segmend: getting a browser for the report's tests"; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	else $(BIN)/python -m playwright install chromium; fi
 
 test: browser
 	@echo "segmend: running the tests"
