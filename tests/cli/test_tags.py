@@ -1,6 +1,7 @@
 """`segmend tags` end to end: tags to maps to masks to figures, on procedural scenes."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -146,6 +147,84 @@ def test_a_finished_step_is_not_done_again(run, data):
     assert done.exit_code == 0, done.output
     names = [p for p in (run / "masks").glob("*.png") if p.name != "overlays.png"]
     assert min(p.stat().st_mtime_ns for p in names) <= before
+
+
+@pytest.fixture(scope="module")
+def untagged(data, tmp_path_factory):
+    """Some of the images again, whose list knows no tag."""
+    folder = tmp_path_factory.mktemp("untagged")
+    names = TagFolder(data, split="train").names[:3]
+    for name in names:
+        shutil.copy(data / "JPEGImages" / f"{name}.png", folder)
+    rows = "".join(f"{name},\n" for name in names)
+    (folder / "tags.csv").write_text(f"image,tags\n{rows}")
+    shutil.copy(data / "classes.json", folder)
+    return folder
+
+
+@pytest.mark.parametrize("where", ["network", "folder"])
+def test_tags_that_a_network_tells_flow_into_masks_and_labels(run, untagged, tmp_path, where):
+    """The data has no tag; those of the plain network are what the file's scores say."""
+    here = ["--data", untagged]
+    source = "network" if where == "network" else run / "net" / "tagger"
+    for step in (
+        ["cams", "--run", run / "net", *here, "--out", tmp_path / "c", "--tags-from", source,
+         "--set", "tag_threshold=0.0001", "--set", "scales=[1.0]"],
+        ["masks", "--cams", tmp_path / "c", *here, "--out", tmp_path / "m", "--constant", 0.05],
+        ["affinity", "--run", run / "net", "--cams", tmp_path / "c", *here, "--out",
+         tmp_path / "a", *QUICK],
+    ):  # fmt: skip
+        done = segmend("tags", *step)
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "c" / "overlays.png").exists()
+    for path in tmp_path.glob("c/*.npz"):
+        file = read_cams(path)
+        assert torch.equal(file.tags(), (file.scores.sigmoid() >= 0.0001).float())
+        assert file.tags().any()
+    for folder in ("m", "a/labels"):
+        shown = [
+            read_mask(path, num_classes=4, encoding="index").unique().tolist()
+            for path in (tmp_path / folder).glob("*.png")
+            if path.name != "overlays.png"
+        ]
+        assert any(set(values) - {0, 255} for values in shown)
+
+
+def test_without_tags_from_a_network_an_image_without_tags_is_background(run, untagged, tmp_path):
+    here = ["--data", untagged]
+    for step in (
+        ["cams", "--run", run / "net", *here, "--out", tmp_path / "c"],
+        ["masks", "--cams", tmp_path / "c", *here, "--out", tmp_path / "m"],
+    ):
+        done = segmend("tags", *step)
+        assert done.exit_code == 0, done.output
+    for path in tmp_path.glob("m/[!o]*.png"):
+        assert not read_mask(path, num_classes=4, encoding="index").any()
+
+
+def test_maps_from_gradients_are_those_of_average_pooling_up_to_scale(run, data, tmp_path):
+    words = [
+        "--run", run / "net", "--data", data, "--split", "val", "--set", "scales=[1.0]",
+        "--set", "flip=false",
+    ]  # fmt: skip
+    for maps in ("cam", "grad-cam"):
+        done = segmend("tags", "cams", *words, "--maps", maps, "--out", tmp_path / maps)
+        assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "grad-cam" / "run.json").read_text())
+    assert record["settings"]["maps"] == "grad-cam"
+    for name in TagFolder(data, split="val").names:
+        one, two = (read_cams(tmp_path / maps / f"{name}.npz").cams for maps in ("cam", "grad-cam"))
+        assert one.any()
+        cells = 64 // 8 * (64 // 8)
+        torch.testing.assert_close(two * cells, one, atol=2e-3 * float(one.max()), rtol=1e-2)
+
+
+def test_an_unknown_kind_of_map_is_refused(run, data, tmp_path):
+    done = segmend(
+        "tags", "cams", "--run", run / "net", "--data", data, "--out", tmp_path, "--maps", "gradcam"
+    )
+    assert done.exit_code == 2
+    assert "grad-cam" in done.output
 
 
 def test_maps_of_a_network_for_other_classes_are_refused(run, tmp_path):

@@ -76,6 +76,13 @@ def cams(
     tags: TAGS = None,
     classes: CLASSES = None,
     labels: LABELS = None,
+    maps: Annotated[
+        str | None, typer.Option(help="Whose maps: cam, the method's own, or grad-cam, layer-cam …")
+    ] = None,
+    tags_from: Annotated[
+        str | None,
+        typer.Option(help="Whose tags: data, network (the run's own), or another run's folder."),
+    ] = None,
     recipe: RECIPE = None,
     set_: SETS = None,
     resume: RESUME = True,
@@ -87,7 +94,8 @@ def cams(
     from segmend.tags.options import CamOptions
     from segmend.tags.pictures import picture_of_cams
 
-    options = resolve_stage("cams", CamOptions, recipe, set_ or [])
+    given = {"maps": maps, "tags_from": tags_from}
+    options = resolve_stage("cams", CamOptions, recipe, set_ or [], given)
     print_settings(options)
     items = open_folder(data, split, tags, classes, labels, with_masks=False)
     paths = draw_cams(options, run, items, out, resume=resume)

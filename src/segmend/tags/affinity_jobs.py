@@ -154,18 +154,17 @@ def suggest_labels(
     paths = [out / f"{name}.png" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
     for index in track(todo, description="affinity labels", enabled=progress):
-        item = items[index]
-        file = read_cams(cams / f"{items.names[index]}.npz")
-        labels = labels_of(options, file, item["tags"], item["image"], items.background)
+        file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
+        labels = labels_of(options, file, items[index]["image"], items.background)
         write_mask(paths[index], labels, encoding="palette")
     return paths
 
 
 def labels_of(
-    options: AffinityOptions, file: CamFile, tags: Tensor, image: Tensor, background: int | None
+    options: AffinityOptions, file: CamFile, image: Tensor, background: int | None
 ) -> Tensor:
-    """One image's labels, int64 (H, W)."""
-    maps = file.dense()
+    """Labels, int64 (H, W), of an image (3, H, W), of the classes that its file of maps has."""
+    maps, tags = file.dense(), file.tags()
     if background is None:
         return pseudo_mask(
             maps, tags, image, background=None, normalise="max", need_agreement=True

@@ -72,11 +72,14 @@ def write_cams(
         )
 
 
-def read_cams(path: Path) -> CamFile:
+def read_cams(path: Path, *, num_tags: int | None = None) -> CamFile:
     """Read what `write_cams` wrote.
 
+    `num_tags` is how many classes can be tagged in the data that the maps are used with.
+
     Raises:
-        SegmendError: a missing, truncated or foreign file, or maps that are not finite.
+        SegmendError: a missing, truncated or foreign file, maps that are not finite, or of another
+            number of classes.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
@@ -94,6 +97,11 @@ def read_cams(path: Path) -> CamFile:
         raise SegmendError(
             f"{path}: want maps (P, h, w) of P classes below {len(scores)}, got {cams.shape} and "
             f"classes {classes.tolist()}"
+        )
+    if num_tags is not None and len(scores) != num_tags:
+        raise SegmendError(
+            f"{path}: maps of a network for {len(scores)} classes, the data has {num_tags} to tag; "
+            "draw them again with `segmend tags cams`"
         )
     maps = torch.from_numpy(cams).float()
     if not bool(maps.isfinite().all()):

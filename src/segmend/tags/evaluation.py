@@ -80,7 +80,7 @@ def evaluate_cams(
     normalisation: Normalisation = "min-max",
     progress: bool = True,
 ) -> TagScores:
-    """Score the masks that activation maps give by themselves.
+    """Score the masks that activation maps give by themselves, of the classes that each file has.
 
     Args:
         cams: folder that `segmend tags cams` wrote.
@@ -92,15 +92,15 @@ def evaluate_cams(
     """
     if items.background is not None and constant is None:
         curve = CamThresholdCurve(num_classes=items.num_classes, ignore_index=items.ignore_index)
-        for _, maps, tags, target in _maps(cams, items, normalisation, "sweep", progress):
-            curve.update(maps.clamp(0, 1), target, tags)
+        for file, maps, _, target in _maps(cams, items, normalisation, "sweep", progress):
+            curve.update(maps.clamp(0, 1), target, file.tags()[None])
         constant = curve.compute().best_threshold
     tally = _Tally(items)
     precision = TagAveragePrecision()
     for file, maps, tags, target in _maps(cams, items, normalisation, "scoring", progress):
         labels = labels_from_cams(
             maps,
-            tags,
+            file.tags()[None],
             constant=constant if items.background is not None else None,
             background=items.background,
             ignore_index=items.ignore_index,
@@ -194,15 +194,16 @@ class _Tally:
 def _maps(
     cams: Path, items: TagFolder, normalisation: Normalisation, what: str, progress: bool
 ) -> Iterator[tuple[CamFile, Tensor, Tensor, Tensor]]:
-    """File, normalised maps (1, C, H, W) at the image's size, tags and target of each image."""
+    """File, normalised maps (1, C, H, W) at the image's size, true tags and target, by image."""
     for index in track(range(len(items)), description=f"maps: {what}", enabled=progress):
-        file = read_cams(cams / f"{items.names[index]}.npz")
+        file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
         target = _target(items, index)
         tags = items.tags(index, target=target)[None]
         full = F.interpolate(
             file.dense()[None], size=tuple(target.shape), mode="bilinear", align_corners=False
         )
-        yield file, normalise_cams(full, tags, method=normalisation), tags, target[None]
+        maps = normalise_cams(full, file.tags()[None], method=normalisation)
+        yield file, maps, tags, target[None]
 
 
 def _target(items: TagFolder, index: int) -> Tensor:

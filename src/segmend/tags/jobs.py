@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from segmend.data.masks import write_mask
 from segmend.data.probability_maps import write_probabilities
@@ -16,20 +15,19 @@ from segmend.engine.progress import track
 from segmend.engine.seeds import seed_everything
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
-from segmend.tags.activation import Normalisation, background_score, normalise_cams
 from segmend.tags.affinity_jobs import load_affinity
-from segmend.tags.affinity_network import AffinityNet, IRNet, Walk
-from segmend.tags.cam_files import CamFile, read_cams, write_cams
+from segmend.tags.cam_files import read_cams, write_cams
 from segmend.tags.classifier_files import (
     TAGGER,
     LoadedClassifier,
     describe_classifier,
     load_classifier,
 )
+from segmend.tags.image_masks import mask_of
 from segmend.tags.inference import image_maps
 from segmend.tags.network import TagClassifier, build_classifier
 from segmend.tags.options import CamOptions, MaskOptions, TagOptions
-from segmend.tags.pseudo_masks import Background, BackgroundPower, PseudoMask, pseudo_mask
+from segmend.tags.tag_source import predicted_tags, tag_source
 from segmend.tags.task import TagCrops, TaggedItems, TagTask
 
 
@@ -101,31 +99,37 @@ def draw_cams(
 ) -> list[Path]:
     """Write an NPZ of activation maps for every image; maps of its tags alone.
 
+    Tags are the data's, or those that a network tells (`options.tags_from`).
+
     Args:
         run: what `train_tags` wrote. Where it holds two networks, the plain one gives the scores.
     Returns:
         The paths, in the items' order.
     Raises:
-        SegmendError: another list of classes than the network was trained on; maps of NaN.
+        SegmendError: another list of classes than a network was trained on; maps of NaN; as in
+            `gradient_maps`.
     """
-    drawer = load_classifier(run)
-    _same_classes(drawer, items, run)
-    tagger = load_classifier(run / TAGGER).model if (run / TAGGER).exists() else None
     device = pick_device(options.accelerator)
-    for model in (drawer.model, tagger):
-        if model is not None:
-            model.to(device).to(memory_format=torch.channels_last)
+    drawer = _ready(load_classifier(run), items, run, device)
+    plain = run / TAGGER
+    scorer = _ready(load_classifier(plain), items, plain, device) if plain.exists() else None
+    told = tag_source(options.tags_from, run)
+    teller = None if told is None else _ready(told, items, options.tags_from, device)
     paths = [out / f"{name}.npz" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
     for index in track(todo, description="activation maps", enabled=progress):
         item = items[index]
-        image = item["image"].to(device)
-        maps, scores = image_maps(drawer.model, image, scales=options.scales, flip=options.flip)
-        if tagger is not None:
+        image, tags = item["image"].to(device), item["tags"]
+        if teller is not None:
+            tags = predicted_tags(teller, image, threshold=options.tag_threshold).cpu()
+        maps, scores = image_maps(
+            drawer, image, scales=options.scales, flip=options.flip, maps=options.maps, tags=tags
+        )
+        if scorer is not None:
             with torch.inference_mode():
-                scores = tagger.read(image[None]).scores[0]
+                scores = scorer.read(image[None]).scores[0]
         size = (image.shape[1], image.shape[2])
-        write_cams(paths[index], maps.cpu(), item["tags"], scores.cpu(), size)
+        write_cams(paths[index], maps.cpu(), tags, scores.cpu(), size)
     return paths
 
 
@@ -141,6 +145,7 @@ def make_masks(
 ) -> list[Path]:
     """Write a pseudo-mask for every image: labels as an indexed PNG with VOC's colours.
 
+    A mask shows no other classes than those that the file of maps has: the tags it was drawn for.
     With `affinity`, what `train_affinity` wrote, the maps first take its random walk.
     With `options.write_confidence`, 16-bit PNG maps of the winning class's posterior go to
     `out`/confidence and masks to `out`/masks; else masks go to `out`.
@@ -150,15 +155,9 @@ def make_masks(
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
     network = None if affinity is None else load_affinity(affinity)
     for index in track(todo, description="pseudo-masks", enabled=progress):
-        item = items[index]
-        found = mask_of(
-            options,
-            read_cams(cams / f"{items.names[index]}.npz"),
-            item["tags"],
-            item["image"],
-            background=items.background,
-            affinity=network,
-        )
+        file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
+        image = items[index]["image"]
+        found = mask_of(options, file, image, background=items.background, affinity=network)
         if options.write_confidence:
             target = out / "confidence" / f"{items.names[index]}.png"
             write_probabilities(target, found.confidence[None])
@@ -166,71 +165,13 @@ def make_masks(
     return paths
 
 
-def mask_of(
-    options: MaskOptions,
-    cams: CamFile,
-    tags: Tensor,
-    image: Tensor,
-    *,
-    background: int | None,
-    affinity: AffinityNet | IRNet | None = None,
-) -> PseudoMask:
-    """One image's pseudo-mask by the settings of `segmend tags masks`."""
-    score: Background = options.constant
-    if options.power is not None:
-        score = BackgroundPower(options.power)
-    if background is None:
-        score = None
-    maps = cams.dense()
-    normalise: Normalisation | None = options.normalisation
-    if affinity is not None and bool((tags > 0.5).any()):
-        maps, behind = walked(options, maps, tags, image, affinity, background=background)
-        score = score if behind is None else behind
-        normalise = None  # the walk's scores are of one scale, and stay comparable
-    return pseudo_mask(
-        maps,
-        tags,
-        image,
-        background=score,
-        normalise=normalise,
-        refine=None if options.refine == "none" else options.refine,
-        min_confidence=options.confidence,
-        need_agreement=options.need_agreement,
-    )
-
-
-@torch.inference_mode()
-def walked(
-    options: MaskOptions,
-    maps: Tensor,
-    tags: Tensor,
-    image: Tensor,
-    affinity: AffinityNet | IRNet,
-    *,
-    background: int | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Maps (C, h, w) in [0, 1] after an affinity network's random walk, at the same size.
-
-    AffinityNet's walk takes the background along, as (1 - max)^`walk_power`, and gives its map,
-    too. IRN's has none: a constant follows (published 0.25).
-    """
-    present = tags > 0.5
-    scores = normalise_cams(maps[present][None], method="max")
-    walk = Walk(options.walk_beta, options.walk_steps)
-    behind: Tensor | None = None
-    if isinstance(affinity, IRNet) or background is None:
-        spread = affinity.spread(scores, image[None], walk)[0]
-    else:
-        first = background_score(scores, power=options.walk_power)[:, None]
-        behind, *rest = affinity.spread(torch.cat([first, scores], 1), image[None], walk)[0]
-        spread = torch.stack(rest)
-    result = torch.zeros_like(maps)
-    result[present] = spread.clamp(0, 1)
-    return result, behind
-
-
-def _same_classes(found: LoadedClassifier, items: TagFolder, run: Path) -> None:
+def _ready(
+    found: LoadedClassifier, items: TagFolder, origin: str | Path, device: torch.device
+) -> TagClassifier:
+    """A network on its device; SegmendError if it was trained on other classes."""
     if found.classes != items.classes:
         raise SegmendError(
-            f"{run}: trained on classes {list(found.classes)}, the data has {list(items.classes)}"
+            f"{origin}: trained on classes {list(found.classes)}, the data has "
+            f"{list(items.classes)}"
         )
+    return found.model.to(device).to(memory_format=torch.channels_last)

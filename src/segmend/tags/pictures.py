@@ -56,8 +56,9 @@ def picture_of_masks(
 
 
 def tagged(items: TagFolder, shown: int) -> list[int]:
-    """Up to `shown` images that have tags, evenly spread over the set."""
-    rows = [i for i, tags in enumerate(items.tag_table()) if bool(tags.any())] or [0]
+    """Up to `shown` images that have tags, evenly spread over the set; any, where none has."""
+    rows = [i for i, tags in enumerate(items.tag_table()) if bool(tags.any())]
+    rows = rows or list(range(len(items)))
     return [rows[i * len(rows) // min(shown, len(rows))] for i in range(min(shown, len(rows)))]
 
 
