@@ -140,8 +140,11 @@ def test_an_interrupt_exits_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     program.write_text(
         textwrap.dedent(
             """
-            import time, typer
+            import signal, time, typer
             from segmend.cli.main import Switches, guarded
+
+            # Tests started in a shell's background would hand on that it is ignored.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
             def slow() -> None:
                 print("started", flush=True)

@@ -205,8 +205,9 @@ def test_expected_gains_are_ordered_whatever_was_measured(
 def test_shares_by_hand() -> None:
     pairs = [Pair("a", 0.1, 0.05, 0.02), Pair("b", 0.2, 0.0, 0.02), Pair("c", 0.1, 0.01, -0.01)]
     assert share_of_oracle("refine", pairs).expected == pytest.approx((0.5 + 0 + 0.1) / 3)
+    # 0.06 gained of 0.04 promised; without the first pair 0.01 of 0.02, each plus 0.01 of trust.
     assert share_of_trial("refine", pairs) == Recovered(
-        0.5, 1.0, 1.0, share_of_trial("refine", pairs).source
+        pytest.approx(2 / 3), 1.0, 1.0, share_of_trial("refine", pairs).source
     )
     assert share_of_oracle("refine", pairs[:2]).source == "no benchmark yet"
 
