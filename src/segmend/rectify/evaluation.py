@@ -18,7 +18,7 @@ from segmend.metrics import (
     region_counts,
 )
 from segmend.rectify.candidates import candidates_of
-from segmend.rectify.inference import masked_reading, read_image_probabilities
+from segmend.rectify.inference import Refine, masked_reading, read_image_probabilities
 from segmend.rectify.masking import masked_labels
 from segmend.rectify.network import RectifiedSegmenter
 from segmend.rectify.options import RectifyPredictOptions
@@ -73,6 +73,7 @@ def evaluate_rectified(
     items: TagFolder,
     *,
     options: RectifyPredictOptions | None = None,
+    refine: Refine | None = None,
     progress: bool = True,
 ) -> RectifyScores:
     """Score a segmenter on images with true masks and tags.
@@ -80,6 +81,7 @@ def evaluate_rectified(
     Args:
         model: in evaluation mode.
         options: of the prediction; masking there is by the gate's tags, never by the true ones.
+        refine: as in `predict_rectified`.
     """
     options = options or RectifyPredictOptions()
     classes, ignored, background = items.num_classes, items.ignore_index, items.background
@@ -87,7 +89,8 @@ def evaluate_rectified(
     for index in track(range(len(items)), description="scoring", enabled=progress):
         item = items[index]
         target, tags = item["target"][None], item["tags"][None]
-        reading = read_image_probabilities(model, item["image"].to(model.mean.device), options)
+        image = item["image"].to(model.mean.device)
+        reading = read_image_probabilities(model, image, options, refine=refine)
         labels = masked_reading(reading, options, background=background)[1][None].cpu()
         best = masked_labels(
             reading.probs[None].cpu(), candidates_of(tags, background=background),

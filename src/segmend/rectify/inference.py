@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from segmend.rectify.masking import mask_probabilities, masked_labels
 from segmend.rectify.network import RectifiedSegmenter
 from segmend.rectify.options import RectifyPredictOptions
 
+Refine = Callable[[Tensor, Tensor], Tensor]
+"""(probs (K, H, W), image (3, H, W)) → probs (K, H, W), such as a dense CRF."""
+
 
 class ImageReading(NamedTuple):
     """Probabilities (K, H, W) before any masking, and of the gate's tags (C,), if there is one."""
@@ -24,7 +28,11 @@ class ImageReading(NamedTuple):
 
 @torch.inference_mode()
 def read_image_probabilities(
-    model: RectifiedSegmenter, image: Tensor, options: RectifyPredictOptions | None = None
+    model: RectifiedSegmenter,
+    image: Tensor,
+    options: RectifyPredictOptions | None = None,
+    *,
+    refine: Refine | None = None,
 ) -> ImageReading:
     """The mean of the probabilities over scales and mirror images, float32.
 
@@ -34,6 +42,7 @@ def read_image_probabilities(
     Args:
         model: in evaluation mode.
         image: (3, H, W) in [0, 1].
+        refine: applied to the mean in the end.
     """
     options = options or RectifyPredictOptions()
     size = (image.shape[1], image.shape[2])
@@ -54,6 +63,8 @@ def read_image_probabilities(
             if reading.tags is not None:
                 tags.append(reading.tags[0].float().sigmoid())
     mean = torch.stack(probs).mean(0)
+    if refine is not None:
+        mean = refine(mean, image).to(mean.device)
     return ImageReading(mean, torch.stack(tags).mean(0) if tags else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,8 @@ from segmend.engine.seeds import seed_everything
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
 from segmend.rectify.files import describe_rectified, load_rectified, start_from_classifier
-from segmend.rectify.inference import masked_reading, read_image_probabilities
+from segmend.rectify.inference import Refine, masked_reading, read_image_probabilities
+from segmend.rectify.items import PseudoMasked
 from segmend.rectify.network import RectifiedSegmenter, build_rectified
 from segmend.rectify.options import RectifyOptions, RectifyPredictOptions
 
@@ -29,6 +31,7 @@ def train_rectified(
     items: TagFolder,
     out: Path,
     *,
+    masks: Sequence[Path] | None = None,
     val: TagFolder | None = None,
     val_fraction: float = 0.0,
     classifier: Path | None = None,
@@ -39,6 +42,7 @@ def train_rectified(
 
     Args:
         items: images with tags and masks; `ignore_index` marks pixels whose label is unsure.
+        masks: a file for each item to learn from instead of the items' own masks.
         out: as in `train_segmenter`, and `rectified.json`.
         val: with true masks, to keep the best epoch; without, the last one is kept.
         val_fraction: without `val`: share of the items held out for it, scored on their masks.
@@ -55,13 +59,13 @@ def train_rectified(
             f"classes: the validation set has {list(val.classes)}, the training set "
             f"{list(items.classes)}"
         )
-    if any("masks" not in match.paths for match in items.matches):
+    if masks is None and any("masks" not in match.paths for match in items.matches):
         raise SegmendError(f"{items.root}: has no masks; give a folder of masks or pseudo-masks")
-    train_set: ItemSet = items
+    train_set: ItemSet = items if masks is None else PseudoMasked(items, masks)
     val_set: ItemSet | None = val
     tags = check_items(items, num_classes=items.num_classes, background=items.background)
     if val is None:
-        train_set, val_set = split_off(items, fraction=val_fraction, seed=options.seed)
+        train_set, val_set = split_off(train_set, fraction=val_fraction, seed=options.seed)
     seed_everything(options.seed)
     model = build_rectified(
         options.spec(items.num_classes, items.background),
@@ -130,6 +134,7 @@ def predict_rectified(
     out: Path,
     *,
     tags: Tensor | None = None,
+    refine: Refine | None = None,
     masks: bool = False,
     resume: bool = True,
     progress: bool = True,
@@ -141,6 +146,7 @@ def predict_rectified(
         items: with "name" and "image".
         tags: (N, C) to mask by, {0, 1} or probabilities; None takes the gate's, if the options
             ask for masking.
+        refine: what is done to each image's probabilities before masking, such as a dense CRF.
     Returns:
         The paths, in the items' order.
     """
@@ -154,7 +160,7 @@ def predict_rectified(
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
     for index in track(todo, description="predicting", enabled=progress):
         image = items[index]["image"].to(model.mean.device)
-        reading = read_image_probabilities(model, image, options)
+        reading = read_image_probabilities(model, image, options, refine=refine)
         own = None if tags is None else tags[index].to(image.device)
         probs, found = masked_reading(reading, options, background=model.spec.background, tags=own)
         if masks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -176,8 +176,3 @@ def build_rectified(
     """The network of a spec; errors as in `build_trunk` and `RectifiedSegmenter`."""
     trunk = build_trunk(spec.architecture, spec.encoder, weights=weights)
     return RectifiedSegmenter(trunk, spec, gate_strength=gate_strength, tag_weight=tag_weight)
-
-
-def spec_as_dict(spec: RectifiedSpec) -> dict[str, str | int | bool | None]:
-    """The spec as plain values, for a JSON file."""
-    return asdict(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,7 +21,7 @@ from segmend.tags.options import CamOptions, MaskOptions, TagOptions
 
 Stage = Literal["train", "cams", "affinity", "masks"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-RECORD = "stages.json"
+RECORD, SCORES = "stages.json", "scores.json"
 # What may change between two runs in one folder: it does not change the result.
 _FREE = {"cache", "num_workers", "threads", "accelerator", "devices"}
 
@@ -42,6 +43,10 @@ class PipelineOptions(BaseModel):
         """One stage's settings; None where it is left out."""
         found: BaseModel | None = getattr(self, stage)
         return found
+
+    def stages(self) -> dict[str, BaseModel | None]:
+        """All stages in their order."""
+        return {stage: self.of(stage) for stage in STAGES}
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,25 @@ def run_pipeline(
         SegmendError: as in the stages; a stage in `out` was done with other settings, or on other
             data.
     """
+    start_run(out, options.stages(), items, again=again)
+    made = run_stages(options, items, out, truth=truth, progress=progress)
+    if made.scores:
+        scores = {what: found.summary() for what, found in made.scores.items()}
+        write_json(out / SCORES, {"classes": list(items.classes), **scores})
+    return made
+
+
+def run_stages(
+    options: PipelineOptions,
+    items: TagFolder,
+    out: Path,
+    *,
+    truth: TagFolder | None = None,
+    progress: bool = True,
+) -> Pipeline:
+    """The stages of `run_pipeline` in a folder that `start_run` has looked at."""
     if truth is not None and truth.names != items.names:
         raise SegmendError("truth: want the very images of items, in the same order")
-    _start(options, items, out, again)
     net, cams, masks = (out / name for name in ("net", "cams", "masks"))
     train_tags(options.train, items, net, progress=progress)
     draw_cams(options.cams, net, items, cams, progress=progress)
@@ -99,45 +120,61 @@ def run_pipeline(
         scores["maps"] = evaluate_cams(cams, truth, normalisation=normalisation, progress=progress)
         written = masks / "masks" if options.masks.write_confidence else masks
         scores["masks"] = evaluate_masks(written, truth, progress=progress)
-        write_json(
-            out / "scores.json",
-            {
-                "classes": list(items.classes),
-                **{what: found.summary() for what, found in scores.items()},
-            },
-        )
     return Pipeline(cams, paths, scores)
 
 
-def folder_of(stage: Stage) -> str:
+def folder_of(stage: str) -> str:
     """Where a stage writes, inside the run's folder."""
     return "net" if stage == "train" else stage
 
 
-def _start(options: PipelineOptions, items: TagFolder, out: Path, again: Stage | None) -> None:
-    """Refuse to go on with other settings, drop what is to be done again, and keep a record."""
-    wanted: dict[str, Any] = options.model_dump(mode="json")
+def start_run(
+    out: Path,
+    stages: Mapping[str, BaseModel | None],
+    items: TagFolder,
+    *,
+    again: str | None = None,
+) -> None:
+    """Refuse to go on with other settings, drop what is to be done again, and keep a record.
+
+    Args:
+        stages: in their order; None is left out. One that was left out may be added as long as
+            nothing came after it.
+        again: this stage and those after it are done afresh.
+    Raises:
+        SegmendError: a stage in `out` was done with other settings, or on other data; a folder of
+            someone else's.
+    """
+    wanted = {s: None if o is None else o.model_dump(mode="json") for s, o in stages.items()}
+    order = list(wanted)
+    if again is not None and again not in order:
+        raise SegmendError(f"again: want one of {', '.join(order)}, got {again!r}")
     found = _record(out)
     if found is None:
-        _refuse_foreign(out)
-    redone = STAGES[STAGES.index(again) :] if again is not None else ()
+        _refuse_foreign(out, order)
+    redone = order[order.index(again) :] if again is not None else []
     data = {"images": items.names, "classes": list(items.classes)}
-    if found is not None and redone != STAGES:
+    done: dict[str, Any] = {} if found is None else found["stages"]
+    if found is not None and redone != order:
         if found.get("data") != data:
             raise SegmendError(
                 f"{out}: holds a run on other images or classes; choose another folder, or do all "
-                "of it again (--again train)"
+                f"of it again (--again {order[0]})"
             )
-        for stage in (s for s in STAGES if s not in redone):
-            _compare(out, stage, found.get("stages", {}).get(stage), wanted[stage])
-    for stage in redone:
+        for number, stage in enumerate(order[: len(order) - len(redone)]):
+            later = any(done.get(s) is not None for s in order[number + 1 :])
+            _compare(out, stage, done.get(stage), wanted[stage], later=later)
+    # Stages of a longer pipeline that this one does not know: they came after.
+    unknown = [stage for stage in done if stage not in wanted]
+    for stage in [*redone, *unknown] if redone else []:
         shutil.rmtree(out / folder_of(stage), ignore_errors=True)
-    write_json(out / RECORD, {"stages": wanted, "data": data})
+    kept = {} if redone else {stage: done[stage] for stage in unknown}
+    write_json(out / RECORD, {"stages": {**wanted, **kept}, "data": data})
 
 
-def _refuse_foreign(out: Path) -> None:
+def _refuse_foreign(out: Path, stages: list[str]) -> None:
     """Nothing is deleted, and nothing taken for a result, that this pipeline did not write."""
-    there = [folder_of(stage) for stage in STAGES if (out / folder_of(stage)).exists()]
+    there = [folder_of(stage) for stage in stages if (out / folder_of(stage)).exists()]
     if there:
         raise SegmendError(
             f"{out}: has {', '.join(there)}, but no {RECORD} of `segmend tags run`; choose another "
@@ -145,14 +182,17 @@ def _refuse_foreign(out: Path) -> None:
         )
 
 
-def _compare(out: Path, stage: Stage, old: Any, new: Any) -> None:
+def _compare(out: Path, stage: str, old: Any, new: Any, *, later: bool) -> None:
     """SegmendError where a stage was done with settings that change its result."""
-    if (old is None) != (new is None):
-        changed = [f"{stage} was {'left out' if old is None else 'done'}, now it is not"]
+    if old is None and not later:
+        return
+    if old is None or new is None:
+        was, now = ("left out", "it is not") if old is None else ("done", "it is left out")
+        changed = [] if old is new else [f"{stage} was {was}, now {now}"]
     else:
         changed = [
             f"{stage}.{key} was {old[key]!r}, now {value!r}"
-            for key, value in (new or {}).items()
+            for key, value in new.items()
             if key in old and key not in _FREE and old[key] != value
         ]
     if changed:
