@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from typing import get_args
 
 import pytest
 import torch
 from PIL import Image
 
+from segmend.cli.tag_recipes import resolve_pipeline
 from segmend.data.masks import read_mask
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
 from segmend.tags.cam_files import read_cams
+from segmend.tags.network import Method
 from tests_support import run_command as segmend
 
 QUICK = ["--set", "crop=64", "--set", "batch_size=4", "--epochs", 1, "--set", "threads=1"]
@@ -135,6 +138,47 @@ def test_seam_draws_the_maps_that_pixel_correlation_revised(data, tmp_path):
     assert (
         max(float(f.cams.max()) for f in files if len(f.classes)) <= 2 + 1e-3
     )  # two views of [0, 1]
+
+
+def test_amn_learns_from_the_confident_parts_of_plain_maps(data, tmp_path):
+    here = ["--data", data, "--split", "train"]
+    net = tmp_path / "net"
+    for step in (
+        ["train", *here, "--out", net, "--recipe", "amn++", *QUICK],
+        ["cams", "--run", net, *here, "--out", tmp_path / "c", "--set", "scales=[1.0]"],
+    ):
+        done = segmend("tags", *step)
+        assert done.exit_code == 0, done.output
+    items = TagFolder(data, split="train")
+    for index, name in enumerate(items.names):
+        allowed = {0, 255, *(int(c) + 1 for c in items.tags(index).nonzero())}
+        labels = read_mask(net / "labels" / f"{name}.png", num_classes=4, encoding="index")
+        assert set(labels.unique().tolist()) <= allowed
+        assert not torch.equal(
+            read_cams(net / "seeds" / f"{name}.npz").cams,
+            read_cams(tmp_path / f"c/{name}.npz").cams,
+        )
+    plain = json.loads((net / "tagger" / "train.json").read_text())["options"]
+    assert (plain["method"], plain["fsl_weight"]) == ("cam", 0)
+
+
+METHODS = {name: name for name in get_args(Method)} | {
+    "affinitynet": "cam", "irn": "cam", "mctformer-plus": "mctformer+",
+}  # fmt: skip
+del METHODS["mctformer+"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_recipe_and_one_with_the_losses_alone_added(name):
+    plain, boosted = (
+        resolve_pipeline(name + plus, [], epochs=None, seed=None) for plus in ("", "++")
+    )
+    assert plain.train.method == METHODS[name]
+    assert plain.train.fsl_weight == plain.train.isl_weight == 0
+    assert boosted.train.fsl_weight > 0
+    added = {"isl_weight", "fsl_weight", "tagger"}
+    assert boosted.train.model_dump(exclude=added) == plain.train.model_dump(exclude=added)
+    assert boosted.model_copy(update={"train": plain.train}) == plain
 
 
 def test_a_finished_step_is_not_done_again(run, data):

@@ -1,4 +1,6 @@
-"""Puzzle-CAM, ReCAM, SIPE and PPC against their equations, written out in loops."""
+"""Puzzle-CAM, ReCAM, SIPE, AMN and PPC against their equations, written out in loops."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from segmend import SegmendError
+from segmend.tags.amn import balanced_cross_entropy
 from segmend.tags.method_loss import Step, method_loss
 from segmend.tags.network import build_classifier
 from segmend.tags.options import TagOptions
@@ -32,10 +35,12 @@ def step(size=(40, 56), **options):
     images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
     inside = torch.ones(2, *size, dtype=torch.bool)
     inside[:, 32:] = False
-    return Step(images, TAGS, inside, TagOptions(**options))
+    labels = torch.zeros(2, *size, dtype=torch.int64)
+    labels[0, :16], labels[0, 16:24], labels[1, :, 16:] = 1, 3, 255
+    return Step(images, TAGS, inside, TagOptions(**options), labels=labels)
 
 
-METHODS = ["puzzle", "recam", "sipe", "ppc"]
+METHODS = ["puzzle", "recam", "sipe", "amn", "ppc"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -54,7 +59,8 @@ def test_a_batch_without_tags_and_maps_of_any_size(method):
     torch.manual_seed(0)
     model = build_classifier(num_classes=3, method=method, output_stride=16)
     plain = step()
-    untagged = Step(plain.images, torch.zeros(2, 3), plain.inside, plain.options)
+    nothing = torch.full_like(plain.labels, 255)
+    untagged = replace(plain, tags=torch.zeros(2, 3), labels=nothing)
     assert method_loss(model, untagged).isfinite()
     with torch.no_grad():
         found = model.eval().read(torch.rand(1, 3, 17, 33), torch.tensor([[1.0, 0, 0]]))
@@ -63,7 +69,7 @@ def test_a_batch_without_tags_and_maps_of_any_size(method):
     assert found.scores.shape == (1, 3)
 
 
-@pytest.mark.parametrize("method", ["puzzle", "recam", "sipe"])
+@pytest.mark.parametrize("method", ["puzzle", "recam", "sipe", "amn"])
 def test_without_its_own_term_a_method_is_what_it_builds_on(method):
     torch.manual_seed(0)
     model = build_classifier(num_classes=3, method=method, output_stride=16).eval()
@@ -119,6 +125,76 @@ def test_only_present_classes_are_told_apart(rng):
     wanted = -(scores[0, 0].log_softmax(0)[0] + scores[0, 2].log_softmax(0)[2]) / 2
     torch.testing.assert_close(present_class_loss(scores, TAGS), wanted)
     assert present_class_loss(scores, torch.zeros(2, 3)) == 0
+
+
+@pytest.mark.parametrize("size", [(3, 4), (6, 8)])
+def test_background_and_foreground_weigh_the_same(rng, size):
+    logits, labels = (
+        torch.randn(2, 4, 3, 4, generator=rng),
+        torch.randint(0, 4, (2, *size), generator=rng),
+    )
+    labels[:, -2:] = 255
+    near = labels[:, size[0] // 3 - 1 :: size[0] // 3, size[1] // 4 - 1 :: size[1] // 4]
+    groups = {True: [], False: []}
+    for n, y, x in np.ndindex(*near.shape):
+        label = int(near[n, y, x])
+        if label != 255:
+            groups[label == 0].append(-float(logits[n, :, y, x].log_softmax(0)[label]))
+    wanted = (np.mean(groups[True]) + np.mean(groups[False])) / 2
+    assert float(balanced_cross_entropy(logits, labels)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_group_without_pixels_is_left_out(rng):
+    logits = torch.randn(1, 3, 2, 2, generator=rng, requires_grad=True)
+    wanted = F.cross_entropy(logits, torch.ones(1, 2, 2, dtype=torch.int64))
+    found = balanced_cross_entropy(logits, torch.ones(1, 2, 2, dtype=torch.int64))
+    torch.testing.assert_close(found, wanted)
+    nothing = balanced_cross_entropy(logits, torch.full((1, 2, 2), 255))
+    nothing.backward()
+    assert nothing == 0
+    assert not logits.grad.any()
+    with pytest.raises(SegmendError, match=r"labels: want int64 \(1, H, W\), got torch.float32"):
+        balanced_cross_entropy(logits, torch.zeros(1, 2, 2))
+
+
+def test_pixels_are_classified_given_the_tags():
+    """The embedding starts at 1: tags change nothing until it has learnt."""
+    torch.manual_seed(0)
+    model = build_classifier(num_classes=3, method="amn", output_stride=16).eval()
+    images = torch.rand(1, 3, 32, 32)
+    tags = torch.tensor([[1.0, 0, 1]])
+    with torch.no_grad():
+        plain, given = model.read(images, torch.zeros(1, 3)), model.read(images, tags)
+        assert torch.equal(plain.maps, given.maps)
+        model.embedding.weight.normal_()
+        given = model.read(images, tags).maps
+        assert not torch.equal(plain.maps, given)
+        assert given.sum(1).max() <= 1 + 1e-6
+        model.head.weight.zero_()  # all scores 0, that is all tags
+        torch.testing.assert_close(model.read(images).maps, model.read(images, tags.fill_(1)).maps)
+
+
+def test_without_a_background_labels_are_the_classes():
+    torch.manual_seed(0)
+    model = build_classifier(num_classes=3, method="amn", output_stride=16).eval()
+    given = step(size=(32, 64), fsl_weight=1)
+    shifted = given.labels.where(given.labels == 255, given.labels - 1)
+    shifted[shifted < 0] = 255
+    one = method_loss(model, replace(given, background=None, labels=shifted))
+    foreground = given.labels.where(given.labels != 0, 255)
+    two = method_loss(model, replace(given, labels=foreground))
+    plain = replace(given, options=TagOptions())
+    three = method_loss(model, replace(plain, labels=foreground))
+    assert one != two  # similarity compares three maps, or four
+    torch.testing.assert_close(
+        method_loss(model, replace(plain, background=None, labels=shifted)), three
+    )
+
+
+def test_pixels_want_labels():
+    model = build_classifier(num_classes=3, method="amn", output_stride=16)
+    with pytest.raises(SegmendError, match="amn: wants labels"):
+        method_loss(model, replace(step(), labels=None))
 
 
 def test_seeds_are_those_of_the_largest_overlap(rng):

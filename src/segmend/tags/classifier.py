@@ -14,7 +14,7 @@ from segmend.models.segmenters import IMAGENET_MEAN, IMAGENET_STD
 from segmend.tags.backbones import Backbone
 from segmend.tags.pooling import pool_scores
 
-Method = Literal["cam", "puzzle", "recam", "sipe", "seam", "ppc", "mctformer", "mctformer+"]
+Method = Literal["cam", "puzzle", "recam", "sipe", "amn", "seam", "ppc", "mctformer", "mctformer+"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from segmend.engine.progress import track
 from segmend.engine.seeds import seed_everything
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
-from segmend.tags.affinity_jobs import load_affinity
+from segmend.tags.affinity_jobs import AffinityOptions, load_affinity, suggest_labels
 from segmend.tags.cam_files import read_cams, write_cams
 from segmend.tags.classifier_files import (
     TAGGER,
@@ -46,6 +46,9 @@ def train_tags(
     average precision of tags fell from 88 to 79. So the plain network is kept for tags, in
     `out`/tagger, and the other one draws the maps.
 
+    AMN always has a plain one: its maps (`out`/seeds) suggest the labels (`out`/labels, by IRN's
+    constants) that pixels are classified from.
+
     Raises:
         SegmendError: as in `train_model` and `build_classifier`; classes that differ between the
             two sets.
@@ -56,7 +59,9 @@ def train_tags(
             f"{list(items.classes)}"
         )
 
-    def fit(options: TagOptions, out: Path, start: TagClassifier | None, what: str) -> TrainResult:
+    def fit(
+        options: TagOptions, out: Path, start: TagClassifier | None, labels: list[Path] | None
+    ) -> TrainResult:
         seed_everything(options.seed)
         model = build_classifier(
             options.backbone,
@@ -66,11 +71,11 @@ def train_tags(
             method=options.method,
         )
         if start is not None:
-            model.load_state_dict(start.state_dict(), strict=False)  # SEAM has more parts
+            model.load_state_dict(start.state_dict(), strict=False)  # some methods have more parts
         describe_classifier(out, model.classifier_spec, items.classes, items.background)
         return train_model(
             model,
-            TaggedItems(items),
+            TaggedItems(items, labels),
             None if val is None else TaggedItems(val),
             options=options,
             out=out,
@@ -78,14 +83,22 @@ def train_tags(
             make_crops=TagCrops,
             resume=resume,
             progress=progress,
-            description=f"training: {what}",
+            description=f"training: {'tags' if out.name == TAGGER else 'maps'}",
         )
 
-    if not options.tagger:
-        return fit(options, out, None, "maps")
+    if not options.tagger and options.method != "amn":
+        return fit(options, out, None, None)
     changes = {"method": "cam", "tagger": False, "isl_weight": 0.0, "fsl_weight": 0.0}
-    plain = fit(options.model_copy(update=changes), out / TAGGER, None, "tags")
-    return fit(options, out, load_classifier(plain.checkpoint).model, "maps")
+    plain = fit(options.model_copy(update=changes), out / TAGGER, None, None)
+    labels = None
+    if options.method == "amn":
+        maps = CamOptions(accelerator=options.accelerator)
+        draw_cams(maps, out / TAGGER, items, out / "seeds", resume=resume, progress=progress)
+        labels = suggest_labels(
+            AffinityOptions(method="irn"), out / "seeds", items, out / "labels",
+            resume=resume, progress=progress,
+        )  # fmt: skip
+    return fit(options, out, load_classifier(plain.checkpoint).model, labels)
 
 
 def draw_cams(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmend.tags.activation import similarity_inputs
+from segmend.tags.activation import Form, similarity_inputs
 from segmend.tags.importance import ImportanceSamplingLoss
 from segmend.tags.options import TagOptions
 from segmend.tags.pooling import Pooling
@@ -75,11 +75,12 @@ def similarity_loss(
     *,
     background: int | None,
     done: float,
+    form: Form = "binomial",
 ) -> Tensor:
-    """b FSL, or 0 until its share of the training has come."""
+    """b FSL, or 0 until its share of the training has come; `form` as in `similarity_inputs`."""
     if options.fsl_weight == 0 or done < options.fsl_start:
         return logits.new_zeros((), dtype=torch.float32)
-    maps = similarity_inputs(logits, tags, background=background, valid=valid)
+    maps = similarity_inputs(logits, tags, background=background, valid=valid, form=form)
     sigma = options.sigma * logits.shape[3] / images.shape[3]
     return options.fsl_weight * feature_similarity_loss(
         maps, images, mu=options.mu, sigma=sigma, valid=valid

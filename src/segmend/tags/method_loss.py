@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.nn import functional as F
 
+from segmend.errors import SegmendError
+from segmend.tags.amn import balanced_cross_entropy
 from segmend.tags.loss import cells_inside, classification_loss, similarity_loss, tag_loss
 from segmend.tags.mctformer import distinct_tokens_loss
 from segmend.tags.network import (
+    AmnClassifier,
     MctformerClassifier,
     Pooling,
     PpcClassifier,
@@ -39,6 +42,7 @@ class Step:
         options: of the training.
         background: None where every pixel belongs to a class that can be a tag.
         done: share of the training that lies behind.
+        labels: int64 (N, H, W), 255 where nothing is known; for methods that learn from pixels.
     """
 
     images: Tensor
@@ -47,6 +51,7 @@ class Step:
     options: TagOptions
     background: int | None = 0
     done: float = 1.0
+    labels: Tensor | None = None
 
     def tag_loss(self, logits: Tensor, *, pooling: Pooling | None = None) -> Tensor:
         """GAP or ISL, and FSL, of maps (N, C, h, w); see `loss.tag_loss`."""
@@ -73,6 +78,8 @@ def method_loss(model: TagClassifier, step: Step) -> Tensor:
             return recam_loss(model, step)
         case SipeClassifier():
             return sipe_loss(model, step)
+        case AmnClassifier():
+            return amn_loss(model, step)
     if model.classifier_spec.method == "puzzle":
         return puzzle_loss(model, step)
     return step.tag_loss(model(step.images))
@@ -126,6 +133,26 @@ def sipe_loss(model: SipeClassifier, step: Step) -> Tensor:
     valid = _valid(step.inside, size)
     logits, cams, own = model.maps(step.images, step.tags, valid)
     return step.tag_loss(logits) + _weight(step, 1) * prototype_loss(cams, own, valid)
+
+
+def amn_loss(model: AmnClassifier, step: Step) -> Tensor:
+    """AMN's loss: GAP or ISL of the plain head, cross-entropy of pixels, and FSL of their softmax.
+
+    Without a background, the pixels' first channel is that of no class.
+    """
+    if step.labels is None:
+        raise SegmendError("amn: wants labels of pixels; `train_tags` makes them from plain maps")
+    features = model.features(step.images)
+    logits, pixels = model.head(features), model.pixel_logits(features, step.tags)
+    valid, labels = cells_inside(step.inside, logits), step.labels
+    if step.background is None:
+        labels = labels.where(labels == 255, labels + 1)
+    loss = classification_loss(logits, step.tags, valid, step.options, done=step.done)
+    loss = loss + _weight(step, 1) * balanced_cross_entropy(pixels, labels)
+    return loss + similarity_loss(
+        pixels if step.background == 0 else pixels[:, 1:], step.tags, step.images, valid,
+        step.options, background=step.background, done=step.done, form="multinomial",
+    )  # fmt: skip
 
 
 def seam_loss(model: SeamClassifier, step: Step) -> Tensor:

@@ -6,6 +6,7 @@ from typing import get_args
 
 from segmend.errors import SegmendError
 from segmend.models.segmenters import SQUEEZENET
+from segmend.tags.amn import AmnClassifier
 from segmend.tags.backbones import build_backbone
 from segmend.tags.classifier import (
     CamClassifier,
@@ -23,6 +24,7 @@ from segmend.tags.seam_network import SeamClassifier
 from segmend.tags.sipe import SipeClassifier
 
 __all__ = [
+    "AmnClassifier",
     "CamClassifier",
     "ClassifierSpec",
     "ImageNetwork",
@@ -53,8 +55,8 @@ def build_classifier(
     Args:
         num_classes: classes that can be tagged, background not among them.
         method: "cam" is plain, "puzzle" the same network trained with tiles; "recam" has a second
-            head, "sipe" prototypes, "seam" pixel correlation, "ppc" that and a projection;
-            "mctformer" and "mctformer+" want a vision transformer.
+            head, "sipe" prototypes, "amn" a classifier of pixels, "seam" pixel correlation, "ppc"
+            that and a projection; "mctformer" and "mctformer+" want a vision transformer.
     Raises:
         SegmendError: as in `build_backbone`; fewer than one class.
     """
@@ -72,6 +74,7 @@ CLASSIFIERS: dict[Method, type[TagClassifier]] = {
     "puzzle": CamClassifier,
     "recam": RecamClassifier,
     "sipe": SipeClassifier,
+    "amn": AmnClassifier,
     "seam": SeamClassifier,
     "ppc": PpcClassifier,
     "mctformer": MctformerClassifier,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from segmend.data.masks import read_mask
 from segmend.engine.crops import Item, ItemSet, random_crop
 from segmend.engine.seeds import derive_seed
 from segmend.engine.task import SegmentationTask
@@ -17,24 +20,33 @@ from segmend.tags.network import TagClassifier, pool_scores
 from segmend.tags.options import TagOptions
 
 IGNORED = 255
+UNKNOWN = 254
+"""Target inside the image where no label is known; `IGNORED` is padding."""
 JITTER = 0.3
 """Brightness, contrast and saturation by up to 30% (published code of AffinityNet and SEAM; their
 hue shift of 10% is left out: it costs more than the rest together)."""
 
 
 class TaggedItems(Dataset[Item]):
-    """Items with tags as the training loop wants them: with a target that only marks padding."""
+    """Items with tags as the training loop wants them: with a target, which will mark padding.
 
-    def __init__(self, items: ItemSet) -> None:
+    It is 0, or the label of a mask, one for each item, `UNKNOWN` where that has 255.
+    """
+
+    def __init__(self, items: ItemSet, labels: Sequence[Path] | None = None) -> None:
         self.items = items
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Item:
         item = self.items[index]
-        blank = torch.zeros(item["image"].shape[1:], dtype=torch.int64)
-        return {"name": item["name"], "image": item["image"], "target": blank, "tags": item["tags"]}
+        target = torch.zeros(item["image"].shape[1:], dtype=torch.int64)
+        if self.labels is not None:
+            target = read_mask(self.labels[index], num_classes=UNKNOWN, encoding="index")
+            target = target.masked_fill(target == IGNORED, UNKNOWN)
+        return {**item, "target": target}
 
 
 class TagCrops(Dataset[Item]):
@@ -69,7 +81,7 @@ class TagCrops(Dataset[Item]):
 def rescaled(
     image: Tensor, target: Tensor, long_side: tuple[int, int], rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The image (3, H, W) with a random longest side, and a target of the same size."""
+    """The image (3, H, W) with a random longest side, and its target (H, W) at the same size."""
     low, high = long_side
     side = int(torch.randint(low, high + 1, (), generator=rng))
     factor = side / max(image.shape[1:])
@@ -77,7 +89,8 @@ def rescaled(
     image = F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=factor < 1)[
         0
     ]
-    return image, torch.zeros((height, width), dtype=target.dtype)
+    small = F.interpolate(target[None, None].float(), size=(height, width), mode="nearest-exact")
+    return image, small[0, 0].to(target.dtype)
 
 
 def recoloured(image: Tensor, target: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -113,7 +126,8 @@ class TagTask(SegmentationTask):
         images, tags = self.images_of(batch), batch["tags"]
         inside = batch["target"] != IGNORED
         assert isinstance(self.model, TagClassifier)
-        step = Step(images, tags, inside, self.options, self.background, self._done())
+        labels = batch["target"].where(batch["target"] != UNKNOWN, IGNORED)
+        step = Step(images, tags, inside, self.options, self.background, self._done(), labels)
         loss = method_loss(self.model, step)
         self._losses.append(loss.detach())
         return loss
