@@ -25,6 +25,9 @@ class RectifyOptions(TrainOptions):
 
     epochs: int = Field(20, ge=1, description="Passes over the training set.")
     crop: int | None = Field(256, ge=32, description="Side of the square crops; none: whole.")
+    rescale: tuple[float, float] | None = Field(
+        None, description="Random scale before cropping, low and high; HFPL .5 to 1.5."
+    )
     lr: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW.")
     encoder_lr_factor: float = Field(0.3, ge=0, le=10)
     schedule: Literal["onecycle", "poly"] = "poly"
@@ -56,6 +59,8 @@ class RectifyOptions(TrainOptions):
     def _consistent(self) -> RectifyOptions:
         if self.loss not in ("auto", "ce"):
             raise ValueError(f"loss: want ce, got {self.loss}")
+        if self.rescale is not None and not 0 < self.rescale[0] <= self.rescale[1]:
+            raise ValueError(f"rescale: want 0 < low <= high, got {self.rescale}")
         return self
 
     def spec(self, num_classes: int, background: int | None) -> RectifiedSpec:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from segmend.engine.crops import Item, ItemSet, random_crop
@@ -45,6 +46,8 @@ class RectifyCrops(Dataset[Item]):
         item = self.items[number]
         rng = torch.Generator().manual_seed(derive_seed(self.options.seed, epoch, number))
         image, target = item["image"], item["target"]
+        if self.options.rescale is not None:
+            image, target = rescaled(image, target, self.options.rescale, rng)
         if self.options.crop is not None:
             image, target = random_crop(
                 image, target, size=self.options.crop, ignore_index=PADDING, rng=rng
@@ -52,6 +55,18 @@ class RectifyCrops(Dataset[Item]):
         if self.options.augment:
             image, target = recoloured(image, target, rng)
         return {**item, "image": image, "target": target}
+
+
+def rescaled(
+    image: Tensor, target: Tensor, scales: tuple[float, float], rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Both sides times one number drawn evenly from `scales`."""
+    low, high = scales
+    scale = low + (high - low) * float(torch.rand((), generator=rng))
+    size = [max(1, round(side * scale)) for side in target.shape]
+    larger = F.interpolate(image[None], size=size, mode="bilinear", antialias=scale < 1)
+    labels = F.interpolate(target[None, None].double(), size=size, mode="nearest-exact")
+    return larger[0].clamp(0, 1), labels[0, 0].long()
 
 
 def recoloured(image: Tensor, target: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
