@@ -1,10 +1,10 @@
-"""Recipes with a section for each stage of `segmend tags`, read by one stage or by all."""
+"""Recipes with a section for each stage of `segmend tags`, read by one stage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
@@ -27,12 +27,12 @@ def resolve_stage(
 
     Arguments and errors: `resolve`. A recipe that leaves the stage out gives its defaults.
     """
-    from segmend.tags.pipeline import PipelineOptions
+    from segmend.cli.run_options import RunOptions
 
     if recipe is None or not has_sections(_read_recipe(recipe)[1]):
         return resolve(options_class, recipe, sets, overrides)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    options = resolve(PipelineOptions, recipe, [f"{stage}.{text}" for text in sets], {stage: given})
+    options = resolve(RunOptions, recipe, [f"{stage}.{text}" for text in sets], {stage: given})
     found = options.of(stage)
     return found if isinstance(found, options_class) else resolve(options_class)
 
@@ -40,30 +40,14 @@ def resolve_stage(
 def resolve_pipeline(
     recipe: Path | None, sets: Sequence[str], *, epochs: int | None, seed: int | None
 ) -> PipelineOptions:
-    """All stages' settings; a recipe without sections is one for the training.
+    """The settings of the stages from tags to masks; arguments as in `resolve_run`."""
+    from segmend.cli.run_options import resolve_run
 
-    Args:
-        sets: `stage.key=value` texts.
-        epochs: of the classifier's training.
-        seed: of all that is random.
-    """
-    from segmend.tags.pipeline import PipelineOptions
-
-    train: dict[str, Any] = {"epochs": epochs, "seed": seed}
-    train = {key: value for key, value in train.items() if value is not None}
-    content = {} if recipe is None else _read_recipe(recipe)[1]
-    if content and not has_sections(content):
-        options = resolve(PipelineOptions, None, sets, {"train": {**content, **train}})
-    else:
-        options = resolve(PipelineOptions, recipe, sets, {"train": train})
-    if seed is None or options.affinity is None:
-        return options
-    affinity = options.affinity.model_copy(update={"seed": seed})
-    return options.model_copy(update={"affinity": affinity})
+    return resolve_run(recipe, sets, epochs=epochs, seed=seed)
 
 
 def has_sections(content: Mapping[str, object]) -> bool:
     """Whether a recipe's keys are names of stages."""
-    from segmend.tags.pipeline import STAGES
+    from segmend.cli.run_options import RunOptions
 
-    return bool(content) and set(content) <= set(STAGES)
+    return bool(content) and set(content) <= set(RunOptions.model_fields)
