@@ -216,7 +216,7 @@ def test_pictures_are_there_and_described(still: Page) -> None:
     texts = first.locator("img").evaluate_all("images => images.map(i => i.alt)")
     assert len(texts) == 5
     assert any("false negative" in text for text in texts)
-    assert any("after mending" in text for text in texts)
+    assert any("errors to compare with" in text for text in texts)
 
 
 def test_the_slider_moves_by_mouse_and_by_key(desk: Page) -> None:
@@ -407,3 +407,20 @@ def test_three_thousand_images(browser: Browser, tmp_path: Path) -> None:
     ready = found.page.evaluate("performance.getEntriesByName('segmend-ready')[0].startTime")
     print(f"{path.stat().st_size / 1e6:.1f} MB, ready after {ready:.0f} ms")
     found.page.context.close()
+
+
+def test_a_telephone_shows_all_of_it(browser: Browser, report: Path) -> None:
+    found = open_page(browser, report)
+    page = found.page
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.reload()
+    wait_until_ready(page)
+    draw_charts(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    texts = page.locator("#plot-gains text, #plot-sizes text")
+    ends = texts.evaluate_all("all => all.map(t => t.getBoundingClientRect().right)")
+    assert len(ends) > len(FIXES)
+    assert max(ends) <= 391
+    assert page.locator("#plot-sizes .xtick").count() == 5  # none is left out for want of room
+    assert found.problems == []
+    page.context.close()

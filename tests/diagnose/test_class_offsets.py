@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,7 +61,9 @@ def test_a_planted_offset_is_taken_back_and_holds_on_other_images() -> None:
         probs = logits.softmax(0)
         case = Case(str(index), probs.argmax(0), target, torch.ones(16, 16).bool(), probs)
         sample.add(index, case, frame_of(case, 3))
-    base, best, held_out = (pooled_score(counts) for counts in sample.counts())
+    *counts, offsets = sample.counts()
+    base, best, held_out = (pooled_score(each) for each in counts)
+    assert offsets == pytest.approx((0.0, 3.0, 3.0), abs=0.8)
     assert best > base + 0.1
     assert held_out > base + 0.1
     assert best >= held_out

@@ -43,6 +43,18 @@ def test_perfect_predictions_have_nothing_to_mend(num_classes: int) -> None:
     assert all(set(row.gains.values()) == {0.0} for row in found.images)
 
 
+def test_the_threshold_that_is_named_gains_what_it_promises() -> None:
+    made = plant("miscalibration", count=6, size=(64, 64), seed=1)
+    found = measure(TensorCases(made.probs, made.targets), options=QUICK)
+    (fix,) = (fix for fix in found.fixes if fix.key == "threshold-global")
+    masks = torch.stack([(p[0] > fix.value[0]).long() for p in made.probs])
+    counts = region_counts(masks, torch.stack(made.targets))
+    scored = float(class_score(iou(counts.sum(0))))
+    # Of maps finer than 8 bits a cut lies within half a step of the threshold.
+    assert scored == pytest.approx(found.score.pooled + fix.gain, abs=0.003)
+    assert fix.gain > 0.05
+
+
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_every_fix_is_measured_and_exact_ones_never_lose(num_classes: int) -> None:
     found = measure(TensorCases(*noise(num_classes)), options=QUICK.model_copy(update={"pairs": 2}))

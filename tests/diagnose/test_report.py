@@ -188,32 +188,44 @@ def test_of_a_volume_the_slice_with_most_errors() -> None:
 def test_every_entry_has_its_panels(with_image: bool) -> None:
     cases = Discs(names_of(6), with_image=with_image)
     made = replace(made_diagnosis(6), cases=cases)
-    entries = gallery(made, 4, mended=Discs(names_of(6), shift=0))
+    entries = gallery(made, 4, other=Discs(names_of(6), shift=0))
     assert len(entries) == 4
     for entry in entries:
         assert [panel.kind for panel in entry.panels] == ["image", "truth", "prediction", "errors"]
-        assert entry.mended is not None
-        assert "0.0% false positive, 0.0% false negative" in entry.mended.alt
+        assert entry.other is not None
+        assert "0.0% false positive, 0.0% false negative" in entry.other.alt
         assert all(panel.source.startswith("data:image/") for panel in entry.panels)
 
 
-def test_a_mended_mask_of_another_size_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("role", "words"), [("against", "and of the other"), ("mended", "and after mending")]
+)
+def test_the_slider_says_what_it_compares(role: str, words: str) -> None:
+    made = made_diagnosis(3)
+    assert 'type="range"' not in render_html(made, num_pictures=2)
+    other = replace(made, cases=Discs(names_of(3), shift=0))
+    page = render_html(made, num_pictures=2, **{role: other})
+    assert page.count('type="range"') == 2
+    assert words in page
+
+
+def test_a_mask_to_compare_with_of_another_size_is_refused() -> None:
     made = made_diagnosis(2)
     small = [replace(case, prediction=case.prediction[:4]) for case in Discs(names_of(2))]
 
     class Small(list):
         names = names_of(2)
 
-    with pytest.raises(SegmendError, match=r"plate_00/field_000\d: the mended mask has size"):
-        gallery(made, 2, mended=Small(small))
+    with pytest.raises(SegmendError, match=r"field_000\d: the mask to compare with has size"):
+        gallery(made, 2, other=Small(small))
 
 
 def test_pictures_are_found_by_name_not_by_place() -> None:
     made, names = made_diagnosis(3), names_of(3)
     backwards = Discs(tuple(reversed(names)), shift=0)
-    alone = gallery(made, 3, mended=Discs(names, shift=0))
-    assert gallery(made, 3, mended=backwards)[0].mended is not None
-    assert len(alone) == len(gallery(made, 3, mended=backwards)) == 3
+    alone = gallery(made, 3, other=Discs(names, shift=0))
+    assert gallery(made, 3, other=backwards)[0].other is not None
+    assert len(alone) == len(gallery(made, 3, other=backwards)) == 3
 
 
 def test_without_cases_there_is_no_gallery() -> None:

@@ -14,12 +14,15 @@ from segmend.diagnose.attribution import attribute
 from segmend.diagnose.dry_run import DryRun
 from segmend.diagnose.reading import FolderCases
 from segmend.diagnose.recovered import Pair, Recovered, share_of_oracle, share_of_trial
+from segmend.diagnose.report.words import chances
 from segmend.diagnose.result import (
+    BackgroundCluster,
     Diagnosis,
     Fix,
     ImageRow,
     Score,
     Setting,
+    SizeBin,
     SpatialBias,
     Verdict,
 )
@@ -258,3 +261,52 @@ def test_commands_name_the_folders_that_were_read(tmp_path: Path) -> None:
     words = shlex.split(command_for("refine", found))
     assert words[words.index("--probs") + 1] == str(root / "p")
     assert words[words.index("--masks") + 1] == str(root / "m")
+
+
+def test_advice_names_the_threshold_and_the_offsets() -> None:
+    tuned = replace(fix("threshold-global", 0.2), value=(0.314,))
+    verdict = judge(diagnosis(0.6, tuned))
+    assert verdict.dominant == "threshold-global"
+    assert verdict.advice.startswith("Use 0.31 as the threshold instead of 0.5")
+    offset = replace(fix("threshold-global", 0.2), key="offset-class", family="offset",
+                     value=(0.0, 1.25))  # fmt: skip
+    assert "foreground" not in judge(diagnosis(0.6, offset)).advice
+    assert "cell +1.25. " in judge(diagnosis(0.6, offset)).advice
+
+
+def test_advice_points_at_the_leaking_background_and_the_missed_size() -> None:
+    leaking = BackgroundCluster("green, smooth", None, 0.1, 0.4, 0.8)
+    rest = BackgroundCluster("grey, smooth", None, 0.9, 0.01, 0.2)
+    found = replace(diagnosis(0.6, fix("islands", 0.3)), clusters=(rest, leaking))
+    assert (
+        "80% of the false pixels lie on background that is “green, smooth”" in judge(found).advice
+    )
+    even = (replace(rest, share_of_false=0.9), replace(leaking, share_of_false=0.1))
+    assert "false pixels" not in judge(replace(found, clusters=even)).advice
+    sizes = (SizeBin(12, 99, 10, 0.2, 0.2), SizeBin(100, 900, 10, 0.9, 0.9))
+    found = replace(diagnosis(0.6, fix("missed", 0.3)), sizes=sizes)
+    assert "Objects of 12 to 99 pixels are found least: 20%" in judge(found).advice
+    assert judge(replace(found, sizes=sizes[1:])).advice.startswith("No threshold finds them")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_every_dominant_error_comes_with_advice(key: str) -> None:
+    value = (0.4,) if key == "threshold-global" else ()
+    found = judge(diagnosis(0.5, replace(fix(key, 0.4), value=value)))
+    assert found.dominant == key
+    assert len(found.advice) > 40
+
+
+def test_an_interval_never_promises_more_than_is_reachable() -> None:
+    wide = fix("islands", 0.05, half_width=0.04)
+    advice = judge(diagnosis(0.6, wide)).recommendations[0]
+    assert advice.low == 0
+    assert advice.high == advice.reachable == pytest.approx(0.05)
+    assert not advice.measured
+    assert chances(advice, "IoU")[0] == "Not measured yet:"
+    measured = replace(advice, measured=True)
+    assert chances(measured, "IoU") == (
+        "Likely 0.0 to +5.0 points of IoU:", "+1.2 expected, of 5.0 at most."
+    )  # fmt: skip
+    nothing = replace(measured, expected=0.0001, high=0.003)
+    assert chances(nothing, "IoU")[0] == "Not likely to gain much:"

@@ -82,7 +82,8 @@ def diagnose(
     # Whole paths: `segmend report serve` finds the files again from anywhere.
     whole = {role: path and path.resolve() for role, path in folders.items()}
     write_run_record(out, "diagnose", options, {"inputs": {**inputs, **whole}})
-    _print(found["report"], out)
+    show(found["report"])
+    typer.echo(f"\nreport: {out / 'report.html'}")
 
 
 def _names(classes: str | None) -> list[str] | None:
@@ -145,20 +146,23 @@ def _write(out: Path, found: dict[str, Diagnosis]) -> None:
         save(diagnosis, out / f"{name}.json")
 
 
-def _print(diagnosis: Diagnosis, out: Path) -> None:
+def show(diagnosis: Diagnosis) -> None:
+    """Print the fixes, the verdict, and what to run next."""
     from rich.console import Console
     from rich.text import Text
+
+    from segmend.diagnose.report.words import chances
 
     console = Console(highlight=False)
     console.print(_table(diagnosis))
     console.print(Text(diagnosis.verdict.headline, style="bold"))
+    if diagnosis.verdict.advice:
+        console.print(Text(diagnosis.verdict.advice))
     for advice in diagnosis.verdict.recommendations:
-        limits = f"{100 * advice.low:+.1f} to {100 * advice.high:+.1f}"
-        line = f"\n{advice.title}: likely {limits} points of {diagnosis.setting.measure}"
-        console.print(Text(line))
+        gist, rest = chances(advice, diagnosis.setting.measure)
+        console.print(Text(f"\n{advice.title}. {gist} {rest}"))
         # Not through the console: it would break a long command into lines.
         typer.echo(f"  next: {advice.command}")
-    typer.echo(f"\nreport: {out / 'report.html'}")
 
 
 def _table(diagnosis: Diagnosis) -> Table:

@@ -109,9 +109,9 @@ def _all_mended(
     if places is not None:
         found.insert(0, Mended("bias-grid", places.base, places.mended))
     if gathered.offsets is not None:
-        base, best, held_out = gathered.offsets.counts()
+        base, best, held_out, value = gathered.offsets.counts()
         chance = pooled_score(best) - pooled_score(held_out)
-        found.insert(0, Mended("offset-class", base, best, chance))
+        found.insert(0, Mended("offset-class", base, best, chance, value))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -33,12 +33,14 @@ class Mended:
     Attributes:
         base, counts: (N, C, 3), or (groups, C, 3) where images are not kept apart.
         chance: what the fix would gain on unsystematic errors; None where that is 0 by nature.
+        value: as of `Fix`.
     """
 
     key: str
     base: Counts
     counts: Counts
     chance: float | None = None
+    value: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def measured(
         per_image_gain=float(gain.images.mean()),
         chance=mended.chance,
         explanation=text.explanation,
+        value=mended.value,
     )
     return Measured(fix, gain.images if len(gain.images) == num_images else None)
 
@@ -113,13 +116,15 @@ def _global_threshold(tally: Tally) -> Mended:
     assert tally.histograms is not None
     above = _above(tally.histograms)
     whole = above.sum(0)
-    counts = tally.of_foreground(above[:, best_cut(whole, tally.levels.base)])
+    cut = best_cut(whole, tally.levels.base)
+    counts = tally.of_foreground(above[:, cut])
     group = np.arange(tally.num_images) % min(FOLDS, tally.num_images)
     held_out = np.zeros_like(above[:, 0])
     for fold in np.unique(group):
         rest = whole - above[group == fold].sum(0)
         held_out[group == fold] = above[group == fold, best_cut(rest, tally.levels.base)]
-    return _no_worse("threshold-global", tally.base, counts, tally.of_foreground(held_out))
+    mended = _no_worse("threshold-global", tally.base, counts, tally.of_foreground(held_out))
+    return replace(mended, value=(tally.levels.threshold_of(cut),))
 
 
 def _above(histograms: NDArray[np.int32]) -> Counts:

@@ -55,6 +55,8 @@ class Fix:
         chance: the gain that this oracle would find if the error were unsystematic noise of the
             same size (what choosing freely wins by itself); None where that is 0 by nature.
         explanation: one sentence: what was mended, and how.
+        value: what was chosen for all images: the threshold of "threshold-global", the logit to
+            add to each class of "offset-class"; empty for all other fixes.
     """
 
     key: str
@@ -67,6 +69,7 @@ class Fix:
     per_image_gain: float
     chance: float | None = None
     explanation: str = ""
+    value: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ class ImageRow:
 class Recommendation:
     """One add-on: what it could reach, what it is likely to bring, and the command to run.
 
-    `low`, `expected`, `high`: the reachable gain times the share that our benchmarks recovered.
+    `low`, `expected`, `high`: the reachable gain times the share that our benchmarks recovered, or
+    what a trial on the cases gained. `measured`: there was such a benchmark or trial; without one
+    `low` is 0, `high` is `reachable`, and `expected` stands for not knowing.
     """
 
     addon: Addon
@@ -150,15 +155,18 @@ class Recommendation:
     high: float
     command: str
     why: str
+    measured: bool = True
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The headline. `dominant`: the key of the fix that stands out, None: nothing to mend."""
+    """The headline. `dominant`: the key of the fix that stands out, None: nothing to mend.
+    `advice`: what can be done about it, add-ons aside."""
 
     headline: str
     dominant: str | None
     recommendations: tuple[Recommendation, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True)

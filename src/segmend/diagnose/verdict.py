@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from segmend.diagnose.advice import advice_on
 from segmend.diagnose.attribution import Cause, attribute
 from segmend.diagnose.dry_run import DryRun, guided_dry_run
 from segmend.diagnose.recovered import UNKNOWN, Pair, Recovered, share_of_oracle, share_of_trial
+from segmend.diagnose.report.words import points
 from segmend.diagnose.result import Addon, Diagnosis, Fix, Recommendation, Verdict
 
 ADDONS: tuple[Addon, ...] = ("refine", "context", "rectify")
@@ -17,10 +19,12 @@ WORTH = 0.005
 
 _SENTENCES = {
     "threshold-global": "The threshold is off: one better threshold for all images",
-    "threshold-image": "Images want thresholds of their own: choosing one for each image",
+    "threshold-image": "The model is too sure in some images and not sure enough in others: the "
+    "best threshold for each image",
     "offset-class": "Some classes are called too readily, others not enough: one offset a class",
     "bias-grid": "The model errs by place, the same way in all images: one offset for each place",
-    "patch": "Scores are too high in some patches and too low in others: a threshold for each",
+    "patch": "The model is too sure in some parts of an image and not sure enough in others: the "
+    "best threshold for each",
     "islands": "The background leaks: false objects are seen in it, and removing these",
     "spill": "The background leaks: objects spill over into it, and removing this",
     "missed": "Whole objects are missed: finding them",
@@ -43,7 +47,10 @@ def judge(diagnosis: Diagnosis) -> Verdict:
     ranked = sorted((r for r in found if r is not None), key=lambda r: -r.expected)
     if not certain:
         return Verdict(_nothing(diagnosis), None, tuple(ranked))
-    return Verdict(_headline(diagnosis, certain), certain[0].fix.key, tuple(ranked))
+    first = certain[0].fix
+    return Verdict(
+        _headline(diagnosis, certain), first.key, tuple(ranked), advice_on(diagnosis, first)
+    )
 
 
 def reachable_gain(fixes: Sequence[Fix], addon: Addon) -> tuple[float, float, float]:
@@ -80,12 +87,17 @@ def _headline(diagnosis: Diagnosis, certain: Sequence[Cause]) -> str:
     first = certain[0]
     gains = f"would gain {_points(first.own)} of {diagnosis.setting.measure}"
     limits = f"[{100 * max(0.0, first.low):.1f}, {100 * first.high:.1f}]"
-    text = f"{_sentence(diagnosis, first.fix)} {gains} {limits}."
+    beyond = " beyond chance" if (first.fix.chance or 0.0) >= 0.0005 else ""
+    text = f"{_sentence(diagnosis, first.fix)} {gains} {limits}{beyond}."
     others = [cause for cause in certain[1:] if cause.own >= 0.5 * first.own]
     if others:
-        titles = ", ".join(f"“{c.fix.title}” ({_points(c.own)})" for c in others)
-        text += f" Nearly as much: {titles}."
+        titles = ", ".join(f"{_titles(c)} ({_points(c.own)})" for c in others)
+        text += f" Of what is left then: {titles}."
     return text
+
+
+def _titles(cause: Cause) -> str:
+    return " and ".join(f"“{fix.title}”" for fix in cause.parts)
 
 
 def _sentence(diagnosis: Diagnosis, fix: Fix) -> str:
@@ -93,8 +105,10 @@ def _sentence(diagnosis: Diagnosis, fix: Fix) -> str:
         return f"Outlines are {_side(diagnosis)}: setting them right within {_width(fix)}"
     if fix.family == "confusion":
         return f"Classes are taken for each other: {fix.title[:1].lower()}{fix.title[1:]}"
-    known = _SENTENCES.get(fix.key) or _SENTENCES.get(fix.family)
-    return known or f"{fix.title}: this"
+    if fix.key.startswith("patch-"):
+        side = fix.key.rsplit("-", 1)[-1]
+        return f"{_SENTENCES['patch']} {side} x {side} patch"
+    return _SENTENCES.get(fix.key, f"{fix.title}: this")
 
 
 def _side(diagnosis: Diagnosis) -> str:
@@ -125,6 +139,7 @@ def _recommend(diagnosis: Diagnosis, addon: Addon) -> Recommendation | None:
         high=limits[2],
         command=command_for(addon, diagnosis),
         why=_why(addon, reachable, trial),
+        measured=trial is not None or share_of_oracle(addon).source != UNKNOWN.source,
     )
 
 
@@ -135,7 +150,7 @@ def expected_gain(
     *,
     pairs: Sequence[Pair] | None = None,
 ) -> tuple[float, float, float]:
-    """Low, expected and high gain in score, in this order and not below 0.
+    """Low, expected and high gain in score, in this order, not below 0 nor above `reachable[1]`.
 
     With a trial: its gain, discounted by what such trials came to in our benchmarks. Without:
     the reachable gain, discounted by what was recovered of it.
@@ -147,14 +162,15 @@ def expected_gain(
     of_oracle = share_of_oracle(addon, pairs)
     if trial is None:
         low, expected = of_oracle.low * reachable[0], of_oracle.expected * reachable[1]
-        return min(low, expected), expected, max(of_oracle.high * reachable[2], expected)
+        high = min(of_oracle.high * reachable[2], reachable[1])
+        return min(low, expected), expected, max(high, expected)
     of_trial = share_of_trial(addon, pairs)
     # A refiner is more than its image-guided half: where there is no figure, the trial's stands.
     share = Recovered(0.0, 1.0, 1.0, "") if of_trial.source == UNKNOWN.source else of_trial
     expected = min(max(0.0, share.expected * trial.gain), reachable[1])
     low = min(max(0.0, share.low * trial.low), expected)
     high = max(trial.high, of_oracle.expected * reachable[1], expected)
-    return low, expected, max(min(high, reachable[2]), expected)
+    return low, expected, max(min(high, reachable[1]), expected)
 
 
 _TITLES: dict[Addon, str] = {
@@ -186,7 +202,7 @@ def _why(addon: Addon, reachable: float, trial: DryRun | None) -> str:
         return text
     return (
         f"{text} Its image-guided half, tried on {_count(trial.num_images, 'image')} of yours and "
-        f"scored where it was not tuned, gained {100 * trial.gain:+.1f} points."
+        f"scored where it was not tuned, gained {points(trial.gain)} points."
     )
 
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from segmend.diagnose.frame import Array
 
@@ -44,6 +45,10 @@ class Levels:
         levels = _table()[0].take(codes)
         last = self.base - 1
         return np.where(foreground, np.maximum(levels, last) + 1, np.minimum(levels, last))
+
+    def threshold_of(self, cut: int) -> float:
+        """The threshold in [0, 1] of a cut; the base's own exactly."""
+        return self.threshold if cut == self.base else float(expit(self.logits[cut]))
 
 
 def levels_for(threshold: float) -> Levels:

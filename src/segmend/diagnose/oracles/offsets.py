@@ -42,23 +42,26 @@ class OffsetSample:
         self.scores.append(np.log(np.maximum(probs, _SMALLEST)))
         self.truth.append(frame.target.reshape(-1)[at].astype(np.int64))
 
-    def counts(self) -> tuple[Counts, Counts, Counts]:
-        """(N, C, 3) on the sample: as it is, with the best offsets, and with those of other images.
+    def counts(self) -> tuple[Counts, Counts, Counts, tuple[float, ...]]:
+        """(N, C, 3) on the sample: as it is, with the best offsets, and with those of other images;
+        and the best offsets, that of the background 0.
 
-        The last: images with even numbers take the offsets chosen on the odd ones, and the reverse.
+        Of other images: even numbers take the offsets chosen on odd ones, and the reverse.
         """
         scores, truth = np.concatenate(self.scores), np.concatenate(self.truth)
         image = np.repeat(np.arange(self.num_images), [len(rows) for rows in self.truth])
         base = self._count(scores.argmax(1), truth, image)
-        best = self._count((scores + best_offsets(scores, truth)).argmax(1), truth, image)
+        chosen = best_offsets(scores, truth)
+        best = self._count((scores + chosen).argmax(1), truth, image)
+        value = tuple((chosen - chosen[0]).tolist())  # adding the same to all changes nothing
         if self.num_images == 1:
-            return base, best, base
+            return base, best, base, value
         labels = np.empty_like(truth)
         for parity in (0, 1):
             mine = image % 2 == parity
             offsets = best_offsets(scores[~mine], truth[~mine])
             labels[mine] = (scores[mine] + offsets).argmax(1)
-        return base, best, self._count(labels, truth, image)
+        return base, best, self._count(labels, truth, image), value
 
     def _count(self, labels: Array, truth: Array, image: Array) -> Counts:
         shape = (self.num_images, self.num_classes)

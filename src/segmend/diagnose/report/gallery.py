@@ -12,6 +12,9 @@ from segmend.diagnose.report.words import FAMILIES, percent, points
 from segmend.diagnose.result import Diagnosis, Family, ImageRow
 from segmend.errors import SegmendError
 
+OTHER = "other"
+"""Kind of the picture that lies under the slider."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -35,7 +38,8 @@ class Entry:
     overall: bool
     kinds: dict[Family, float]
     panels: tuple[Panel, ...]
-    mended: Panel | None
+    other: Panel | None
+    """The errors of the predictions that the slider compares with."""
 
 
 Locate = Callable[[int, str, Picture], str]
@@ -43,29 +47,29 @@ Locate = Callable[[int, str, Picture], str]
 
 
 def gallery(
-    diagnosis: Diagnosis, count: int, *, mended: CaseSet | None = None, locate: Locate | None = None
+    diagnosis: Diagnosis, count: int, *, other: CaseSet | None = None, locate: Locate | None = None
 ) -> list[Entry]:
     """Entries of the worst images; empty where the diagnosis keeps no cases.
 
     Args:
         count: at most so many images.
-        mended: the same images with mended predictions, for a slider between the two.
+        other: the same images with other predictions, for a slider between the two.
         locate: where pictures are read from; they stand in the page by default.
     Raises:
-        SegmendError: a mended prediction has another size than the base's.
+        SegmendError: another prediction has another size than the base's.
     """
     if diagnosis.cases is None:
         return []
-    after = {} if mended is None else {n: i for i, n in enumerate(case_names(mended))}
+    places = {} if other is None else {n: i for i, n in enumerate(case_names(other))}
     find = locate or (lambda position, kind, picture: picture.uri())
     entries = []
     for pick in worst_images(diagnosis, count):
         row = diagnosis.images[pick.position]
         case, at = flat(diagnosis.cases[row.index])
-        other = None
-        if mended is not None and row.name in after:
-            other = _same_slice(mended[after[row.name]], case, at)
-        entries.append(_entry(diagnosis, pick, case, at, other, find))
+        rival = None
+        if other is not None and row.name in places:
+            rival = _same_slice(other[places[row.name]], case, at)
+        entries.append(_entry(diagnosis, pick, case, at, rival, find))
     return entries
 
 
@@ -77,24 +81,24 @@ def case_names(cases: CaseSet) -> list[str]:
     return [case.name for case in cases] if known is None else list(known)
 
 
-def _same_slice(mended: Case, case: Case, at: int | None) -> Case:
-    labels = mended.prediction if at is None else mended.prediction[..., at]
+def _same_slice(other: Case, case: Case, at: int | None) -> Case:
+    labels = other.prediction if at is None else other.prediction[..., at]
     if labels.shape != case.prediction.shape:
         raise SegmendError(
-            f"{case.name}: the mended mask has size {tuple(labels.shape)}, the base's "
-            f"{tuple(case.prediction.shape)}; want the same image mended"
+            f"{case.name}: the mask to compare with has size {tuple(labels.shape)}, the base's "
+            f"{tuple(case.prediction.shape)}; want the same image"
         )
     return Case(case.name, labels, case.target, case.valid, None, case.image)
 
 
 def _entry(
-    diagnosis: Diagnosis, pick: Pick, case: Case, at: int | None, mended: Case | None, find: Locate
+    diagnosis: Diagnosis, pick: Pick, case: Case, at: int | None, other: Case | None, find: Locate
 ) -> Entry:
     row, classes = diagnosis.images[pick.position], len(diagnosis.setting.classes)
     panels = tuple(_panel(case, kind, classes, pick.position, find) for kind in KINDS)
-    after = None
-    if mended is not None:
-        after = _panel(mended, "errors", classes, pick.position, find, name="mended")
+    rival = None
+    if other is not None:
+        rival = _panel(other, "errors", classes, pick.position, find, name=OTHER)
     return Entry(
         position=pick.position,
         name=row.name,
@@ -103,7 +107,7 @@ def _entry(
         overall=pick.overall,
         kinds=pick.kinds,
         panels=panels,
-        mended=after,
+        other=rival,
     )
 
 
@@ -116,11 +120,11 @@ def _panel(
         source=find(position, name or kind, picture),
         width=picture.width,
         height=picture.height,
-        alt=_alt(case, kind, mended=name == "mended"),
+        alt=_alt(case, kind, other=name == OTHER),
     )
 
 
-def _alt(case: Case, kind: str, *, mended: bool) -> str:
+def _alt(case: Case, kind: str, *, other: bool) -> str:
     """What the picture says, for those who do not see it."""
     total = max(1, int(case.valid.sum()))
     true = int(((case.target > 0) & case.valid).sum()) / total
@@ -134,7 +138,7 @@ def _alt(case: Case, kind: str, *, mended: bool) -> str:
         return f"{case.name}: prediction, {found:.1%} of it foreground"
     extra = int((wrong & (case.target == 0)).sum()) / total
     missed = int((wrong & (case.prediction == 0)).sum()) / total
-    which = "errors after mending" if mended else "errors"
+    which = "errors to compare with" if other else "errors"
     return f"{case.name}: {which}, {extra:.1%} false positive, {missed:.1%} false negative"
 
 

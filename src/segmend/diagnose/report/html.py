@@ -39,6 +39,8 @@ def render_html(
 ) -> str:
     """The report of a diagnosis as the text of one HTML file.
 
+    The slider of the gallery goes from these predictions to `mended` or else to `against`.
+
     Args:
         against: of another model on the same images, to compare with.
         mended: of the same predictions after mending; gives before and after.
@@ -48,12 +50,9 @@ def render_html(
     Raises:
         SegmendError: `against` or `mended` is of other images, or of another size.
     """
-    entries = gallery(
-        diagnosis,
-        num_pictures,
-        mended=None if mended is None else mended.cases,
-        locate=locate,
-    )
+    rival = mended or against
+    other = None if rival is None else rival.cases
+    entries = gallery(diagnosis, num_pictures, other=other, locate=locate)
     rows = table(diagnosis) if rows_from is None else {"from": rows_from, **columns(diagnosis)}
     plotly, scripts = _plotly(), _scripts()
     return (
@@ -152,6 +151,9 @@ def _environment() -> Environment:
     }
     environment.filters.update(filters)
     environment.globals.update(
-        interval=words.interval, FAMILIES=words.FAMILIES, ADDONS=words.ADDONS
+        interval=words.interval,
+        chances=words.chances,
+        FAMILIES=words.FAMILIES,
+        ADDONS=words.ADDONS,
     )
     return environment

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from urllib.parse import parse_qsl, urlsplit
 
+from segmend.diagnose.report.gallery import OTHER
 from segmend.diagnose.report.html import GALLERY, render_html, render_image
 from segmend.diagnose.report.payload import plain
 from segmend.diagnose.report.pictures import KINDS, Picture, draw, encode, flat
@@ -82,7 +83,7 @@ class Site:
                 return Answer(content.encode("utf-8"), "application/json")
             case ["image", number]:
                 return Answer(self._image_page(self._position(number)).encode("utf-8"))
-            case ["picture", number, kind] if kind in (*KINDS, "mended"):
+            case ["picture", number, kind] if kind in (*KINDS, OTHER):
                 return self._picture(self._position(number), kind)
         raise LookupError(address)
 

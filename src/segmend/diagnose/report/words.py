@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from segmend.diagnose.result import Addon, Family
+from segmend.diagnose.result import Addon, Family, Recommendation
 
 FAMILIES: dict[Family, str] = {
     "threshold": "Threshold",
@@ -64,6 +64,17 @@ def p_value(value: float) -> str:
 def css_colour(colour: tuple[float, float, float]) -> str:
     """RGB in [0, 1] as "#rrggbb"."""
     return "#" + "".join(f"{round(255 * min(max(part, 0.0), 1.0)):02x}" for part in colour)
+
+
+def chances(advice: Recommendation, measure: str) -> tuple[str, str]:
+    """What a recommended add-on may bring: the gist, and the rest of the sentence."""
+    most = percent(advice.reachable)
+    if not advice.measured:
+        return "Not measured yet:", f"how much it brings of {most} points of {measure} at most."
+    span = f"{points(advice.low)} to {points(advice.high)} points of {measure}"
+    if points(advice.expected) == points(0):
+        return "Not likely to gain much:", f"{span}, of {most} at most."
+    return f"Likely {span}:", f"{points(advice.expected)} expected, of {most} at most."
 
 
 def sentences(headline: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 const CHARTS = REPORT.charts;
 const drawn = new Set();
+const NARROW = 560; // pixels below which a chart is laid out for a telephone
 
 // The library takes longer to read than all else here: it runs once the page can be seen, or
 // when something is to be drawn before that. The page's policy knows its text.
@@ -67,8 +68,11 @@ function drawGains() {
   const rows = fixes.map((_, index) => index);
   const ends = fixes.map((f) => 100 * Math.max(f.gain, f.high, f.chance ?? 0));
   const right = Math.max(0.5, ...ends);
+  const narrow = byId("plot-gains").clientWidth < NARROW;
   // Room for a number right of the longest bar, whatever the width of the window.
-  const room = 1 + 70 / Math.max(70, byId("plot-gains").clientWidth - 260);
+  const room = 1 + 70 / Math.max(70, byId("plot-gains").clientWidth - (narrow ? 30 : 260));
+  const name = (f, end) =>
+    f.key === CHARTS.dominant ? `<b>${shortened(f.title)}</b>${end}` : `${shortened(f.title)}${end}`;
   const marked = rows.filter((row) => fixes[row].chance);
   const hover = fixes.map(
     (f) =>
@@ -80,7 +84,7 @@ function drawGains() {
     orientation: "h",
     x: fixes.map((f) => 100 * f.gain),
     y: rows,
-    width: 0.62,
+    width: narrow ? 0.42 : 0.62,
     marker: { color: fixes.map((f) => c[f.addon ?? "none"]) },
     error_x: {
       type: "data",
@@ -114,7 +118,20 @@ function drawGains() {
     hoverinfo: "skip",
   };
   return plot("gains", [bars, chance, values], {
-    height: 27 * fixes.length + 62,
+    height: (narrow ? 44 : 27) * fixes.length + 62,
+    // In a narrow window names stand above their bars, which get all of its width.
+    annotations: narrow
+      ? rows.map((row) => ({
+          text: name(fixes[row], ""),
+          xref: "paper",
+          x: 0,
+          xanchor: "left",
+          y: row + 0.24,
+          yanchor: "bottom",
+          showarrow: false,
+          font: { size: 13, color: c.ink },
+        }))
+      : [],
     xaxis: axis(c, {
       range: [Math.min(0, ...fixes.map((f) => 100 * f.low)) * 1.05, right * room],
       title: `points of ${CHARTS.measure}`,
@@ -122,12 +139,11 @@ function drawGains() {
     }),
     yaxis: axis(c, {
       tickvals: rows,
-      ticktext: fixes.map((f) =>
-        f.key === CHARTS.dominant ? `<b>${shortened(f.title)}</b> ` : `${shortened(f.title)} `,
-      ),
+      ticktext: fixes.map((f) => name(f, " ")),
+      showticklabels: !narrow,
       showgrid: false,
       zeroline: false,
-      range: [-0.6, fixes.length - 0.4],
+      range: [-0.6, fixes.length - (narrow ? 0.2 : 0.4)],
     }),
   });
 }
@@ -251,14 +267,18 @@ function drawSizes() {
   const sizes = CHARTS.sizes;
   const places = sizes.map((_, index) => index);
   const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
-  const names = sizes.map((size) => `${short.format(size.smallest)}–${short.format(size.largest)}`);
-  const line = (name, key, colour, symbol, dash) => ({
+  // Of an object's limits the second goes to a line of its own where there is little room.
+  const dash = byId("plot-sizes").clientWidth < NARROW ? "–<br>" : "–";
+  const names = sizes.map(
+    (size) => `${short.format(size.smallest)}${dash}${short.format(size.largest)}`,
+  );
+  const line = (name, key, colour, symbol, stroke) => ({
     type: "scatter",
     mode: "lines+markers",
     name,
     x: places,
     y: sizes.map((size) => (size[key] === null ? null : 100 * size[key])),
-    line: { color: colour, width: 2, dash },
+    line: { color: colour, width: 2, dash: stroke },
     marker: { color: colour, size: 9, symbol },
     hovertemplate: `${name}: %{y:.1f}%<extra></extra>`,
   });
@@ -270,7 +290,7 @@ function drawSizes() {
     showlegend: true,
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, itemclick: false, itemdoubleclick: false },
     margin: { l: 8, r: 16, t: 34, b: 8 },
-    xaxis: axis(c, { tickvals: places, ticktext: names.map((name, i) => `${name}<br>n = ${short.format(sizes[i].objects)}`), title: "area of the object in pixels", showgrid: false, zeroline: false, range: [-0.4, sizes.length - 0.6] }),
+    xaxis: axis(c, { tickvals: places, ticktext: names.map((name, i) => `${name}<br>n = ${short.format(sizes[i].objects)}`), tickangle: 0, title: "area of the object in pixels", showgrid: false, zeroline: false, range: [-0.4, sizes.length - 0.6] }),
     yaxis: axis(c, { range: [0, 104], ticksuffix: "%", zeroline: false }),
   }, 800);
 }
