@@ -63,10 +63,15 @@ def test_a_batch_without_tags_and_maps_of_any_size(method):
     untagged = replace(plain, tags=torch.zeros(2, 3), labels=nothing)
     assert method_loss(model, untagged).isfinite()
     with torch.no_grad():
-        found = model.eval().read(torch.rand(1, 3, 17, 33), torch.tensor([[1.0, 0, 0]]))
+        found, pixel = (
+            model.eval().read(torch.rand(1, 3, *size), torch.tensor([[1.0, 0, 0]]))
+            for size in ((17, 33), (1, 1))
+        )
     assert found.maps.shape == (1, 3, 2, 3)
     assert found.maps.min() >= 0
     assert found.scores.shape == (1, 3)
+    assert pixel.maps.shape == (1, 3, 1, 1)
+    assert pixel.maps.isfinite().all()
 
 
 @pytest.mark.parametrize("method", ["puzzle", "recam", "sipe", "amn"])
