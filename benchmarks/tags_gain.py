@@ -53,7 +53,7 @@ MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++"
 """Recipe -> the one whose maps it starts from; it has the same section `train`."""
 
 SPLITS = ("val", "train", "test")
-CONSTANTS = (0.05, 0.1, 0.15, 0.25, 0.35)
+CONSTANTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
 """Backgrounds tried on val for masks that are not cut at the maps' own."""
 
 

@@ -18,8 +18,15 @@ def finished(tmp_path_factory):
 def test_demo_prints_base_against_refined_with_intervals(finished):
     _, done = finished
     assert done.exit_code == 0, done.output
-    for words in ("foreground IoU, pooled", "boundary F", "base", "refined", "gate is"):
+    for words in ("fix", "next: segmend", "foreground IoU, pooled", "boundary F", "gate is"):
         assert words in done.output
+
+
+def test_demo_ends_in_a_report_of_before_and_after(finished):
+    out, _ = finished
+    report = (out / "report.html").read_text("utf-8")
+    for words in ("Before and after", "20 images"):
+        assert words in report
 
 
 def test_base_that_ships_is_a_good_one(finished):

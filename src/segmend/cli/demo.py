@@ -1,4 +1,4 @@
-"""`segmend demo`: a real base's masks mended on bundled images, with pictures and an interval."""
+"""`segmend demo`: a real base diagnosed and mended on bundled images, before and after shown."""
 
 from __future__ import annotations
 
@@ -27,20 +27,26 @@ def demo(
     recipe: RECIPE = Path("demo"),
     set_: SETS = None,
 ) -> None:
-    """Mend a real model's masks on bundled nuclei images, in under three minutes.
+    """Diagnose and mend a real model's masks on bundled nuclei images, in about three minutes.
 
-    The base (SqueezeNet + FPN, trained on 400 other images of BBBC038) predicts 40 images to fit a
-    refiner to and 20 test images that neither has seen; both are scored on the test images.
+    The base (SqueezeNet + FPN, trained on 400 other images of BBBC038) predicts 40 images, which
+    are diagnosed and which a refiner is fitted to, and 20 test images that neither has seen; both
+    are scored on the test images, and a report shows them before and after.
     """
+    from segmend.cli.diagnose import show
     from segmend.cli.refine import describe, fitting_bar
     from segmend.cli.settings import print_settings, resolve, write_run_record
     from segmend.data.sample import nuclei_sample
+    from segmend.diagnose import diagnose
     from segmend.refine import RefineOptions, Refiner
 
     options = resolve(RefineOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed})
     print_settings(options)
     sample = nuclei_sample()
     predict(sample, out)
+    typer.echo("\nwhat is wrong with the fit images' masks")
+    show(diagnose(out / "probs" / "fit", sample.fit_masks, images=sample.fit_images, progress=True))
+    typer.echo("\nOf these, refining needs no new training of the base: it is tried now.\n")
     with fitting_bar(options.folds, options.epochs) as on_progress:
         refiner = Refiner.fit(
             out / "probs" / "fit",
@@ -55,8 +61,10 @@ def demo(
     result = evaluate(sample, out)
     picture = draw(sample, out, result)
     write_run_record(out, "demo", options, extra=result.summary())
-    report(result)
-    typer.echo(f"\npicture: {picture}\nmasks:   {out / 'masks'}\nfigures: {out / 'run.json'}")
+    show_gain(result)
+    report = write_report(refiner, sample, out)
+    typer.echo(f"\nreport:  {report}\npicture: {picture}")
+    typer.echo(f"masks:   {out / 'masks'}\nfigures: {out / 'run.json'}")
 
 
 def predict(sample: NucleiSample, out: Path) -> None:
@@ -101,7 +109,26 @@ def evaluate(sample: NucleiSample, out: Path) -> Evaluation:
     )
 
 
-def report(result: Evaluation) -> None:
+def write_report(refiner: Refiner, sample: NucleiSample, out: Path) -> Path:
+    """The base's masks of the test images diagnosed, and the same images after mending."""
+    import torch
+
+    from segmend.diagnose import DiagnoseOptions, diagnose
+    from segmend.diagnose.save import save
+
+    threshold = torch.tensor(refiner.gate.base_threshold).sigmoid().item()
+    base = diagnose(
+        out / "probs" / "test",
+        sample.test_masks,
+        images=sample.test_images,
+        options=DiagnoseOptions(threshold=threshold),
+        progress=True,
+    )
+    mended = diagnose(None, sample.test_masks, pred=out / "masks" / "refined", progress=True)
+    return save(base, out / "report.html", mended=mended)
+
+
+def show_gain(result: Evaluation) -> None:
     """Print base against refined with intervals."""
     from rich.console import Console
     from rich.table import Table
