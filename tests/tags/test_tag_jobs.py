@@ -1,0 +1,35 @@
+"""Training from tags on two processes: the network that one process would leave."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segmend.data.scenes import write_scenes
+from segmend.data.tags import TagFolder
+from segmend.tags.jobs import train_tags
+from segmend.tags.options import TagOptions
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 5, size=(64, 64), num_classes=3, seed=0)
+    return TagFolder(folder, with_masks=False)
+
+
+def test_two_processes_leave_the_network_of_one(items, tmp_path):
+    """Crops within the images: then all losses, and both add-ons, are means over images."""
+    options = TagOptions(
+        epochs=1, crop=64, batch_size=2, output_stride=16, optimizer="sgd", lr=1e-2, threads=1,
+        accelerator="cpu", cache=False, fsl_weight=1, isl_weight=0.2, sampling="exact",
+    )  # fmt: skip
+    weights, curves = [], []
+    for devices in (1, 2):
+        given = options.model_copy(update={"devices": devices})
+        out = tmp_path / str(devices)
+        result = train_tags(given, items, out, val=items, progress=False)
+        weights.append(load_file(out / "model.safetensors"))
+        curves.append([[row["train_loss"], row["val_loss"]] for row in result.curve])
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-6)
+    assert curves[1] == [pytest.approx(row, rel=1e-3) for row in curves[0]]
