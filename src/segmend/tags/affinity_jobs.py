@@ -24,12 +24,12 @@ from segmend.engine.seeds import seed_everything
 from segmend.engine.task import SegmentationTask
 from segmend.engine.training import TrainResult, segmentation_crops, train_model
 from segmend.errors import SegmendError
-from segmend.tags.affinity import affinity_labels
+from segmend.tags.affinity import RADIUS, affinity_labels
 from segmend.tags.affinity_network import AffinityMethod, AffinityNet, IRNet
 from segmend.tags.backbones import build_backbone
 from segmend.tags.cam_files import CamFile, read_cams
 from segmend.tags.classifier_files import load_classifier
-from segmend.tags.irn import confident_labels
+from segmend.tags.irn import TRAINING_RADIUS, confident_labels
 from segmend.tags.pseudo_masks import BackgroundPower, pseudo_mask
 
 FILE = "affinity.json"
@@ -88,7 +88,7 @@ def train_affinity(
         options.method,
         drawer.classifier_spec.backbone,
         drawer.classifier_spec.output_stride,
-        options.radius or (10 if options.method == "irn" else 5),
+        options.radius or (TRAINING_RADIUS if options.method == "irn" else RADIUS),
     )
     seed_everything(options.seed)
     model = build_affinity(spec)

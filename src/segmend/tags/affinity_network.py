@@ -45,8 +45,6 @@ class AffinityNet(ImageNetwork):
     """
 
     widths = (64, 128, 256)
-    label_stride = 1
-    """Cells of the network's maps per cell of its labels."""
 
     def __init__(self, backbone: Backbone, *, radius: int = 5) -> None:
         super().__init__(backbone)

@@ -76,11 +76,6 @@ class AmnClassifier(CamClassifier):
             # Sums of four times nine numbers: so they start out as large as the plain head's.
             nn.init.normal_(parameter, std=0.01 / 6 if name.endswith("weight") else 0.0)
 
-    def features(self, images: Tensor) -> Tensor:
-        """The backbone's last map (N, D, h, w), which both classifiers take."""
-        found: Tensor = self.backbone(self.prepared(images))[-1]
-        return found
-
     def pixel_logits(self, features: Tensor, tags: Tensor) -> Tensor:
         """Logits (N, 1 + C, h, w), background first, of features of images with tags (N, C)."""
         factor = 1 + self.embedding(tags.to(features.dtype))

@@ -103,8 +103,13 @@ class CamClassifier(TagClassifier):
         super().__init__(backbone, spec)
         self.head = map_head(backbone.channels[-1], spec.num_classes)
 
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone's last map (N, D, h, w), which the head takes."""
+        found: Tensor = self.backbone(self.prepared(images))[-1]
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.backbone(self.prepared(images))[-1])
+        logits: Tensor = self.head(self.features(images))
         return logits
 
 

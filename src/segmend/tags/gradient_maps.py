@@ -73,7 +73,7 @@ class _Tapped(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            features = self.model.backbone(self.model.prepared(images))[-1]
+            features = self.model.features(images)
         return pool_scores(self.model.head(self.tap(features.requires_grad_())))
 
 

@@ -21,8 +21,6 @@ from segmend.tags.random_walk import random_walk
 
 TRAINING_RADIUS = 10
 """152 offsets at stride 4; the walk at inference has radius 5."""
-FOREGROUND_THRESHOLD = 0.30
-BACKGROUND_THRESHOLD = 0.05
 _EPSILON = 1e-5
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,17 +35,16 @@ def tag_loss(
         pooling: None (default) is the options'.
     Source: equations 1 to 4 of the HFPL method (published code, `train_cam_voc.py`).
     """
-    valid = cells_inside(inside, logits)
+    valid = cells_inside(inside, logits.shape[2:])
     loss = classification_loss(logits, tags, valid, options, done=done, pooling=pooling)
     return loss + similarity_loss(
         logits, tags, images, valid, options, background=background, done=done
     )
 
 
-def cells_inside(inside: Tensor, logits: Tensor) -> Tensor:
-    """Bool (N, h, w): cells of the maps of which at least half is image."""
-    size = (logits.shape[2], logits.shape[3])
-    return F.interpolate(inside[:, None].float(), size=size, mode="area")[:, 0] >= 0.5
+def cells_inside(inside: Tensor, size: Sequence[int]) -> Tensor:
+    """Bool (N, h, w): cells of maps of a size (h, w) of which at least half is image."""
+    return F.interpolate(inside[:, None].float(), size=tuple(size), mode="area")[:, 0] >= 0.5
 
 
 def classification_loss(

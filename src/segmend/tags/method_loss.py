@@ -110,7 +110,7 @@ def puzzle_loss(model: TagClassifier, step: Step) -> Tensor:
     images = F.pad(step.images, frame, mode="replicate")
     step = replace(step, images=images, inside=F.pad(step.inside, frame, value=False))
     whole, parts = model(images), merged(model(tiled(images)))
-    valid = cells_inside(step.inside, whole)
+    valid = cells_inside(step.inside, whole.shape[2:])
     scores = pool_scores(parts, pooling=step.options.pooling, valid=valid)
     apart = reconstruction_loss(whole, parts, step.tags, valid)
     weight = _weight(step, 1) * ramp(step.done)
@@ -121,7 +121,7 @@ def recam_loss(model: RecamClassifier, step: Step) -> Tensor:
     """ReCAM's loss: `tag_loss` of the first head, softmax of the second on classes' features."""
     features = model.features(step.images)
     logits = model.head(features)
-    own = class_features(logits, features, cells_inside(step.inside, logits))
+    own = class_features(logits, features, cells_inside(step.inside, logits.shape[2:]))
     told_apart = present_class_loss(model.class_scores(own), step.tags)
     return step.tag_loss(logits) + _weight(step, 1) * told_apart
 
@@ -130,7 +130,7 @@ def sipe_loss(model: SipeClassifier, step: Step) -> Tensor:
     """SIPE's loss: `tag_loss`, and the difference between maps and the prototypes' maps."""
     stride = model.output_stride
     size = [-(-side // stride) for side in step.images.shape[2:]]
-    valid = _valid(step.inside, size)
+    valid = cells_inside(step.inside, size)
     logits, cams, own = model.maps(step.images, step.tags, valid)
     return step.tag_loss(logits) + _weight(step, 1) * prototype_loss(cams, own, valid)
 
@@ -144,7 +144,7 @@ def amn_loss(model: AmnClassifier, step: Step) -> Tensor:
         raise SegmendError("amn: wants labels of pixels; `train_tags` makes them from plain maps")
     features = model.features(step.images)
     logits, pixels = model.head(features), model.pixel_logits(features, step.tags)
-    valid, labels = cells_inside(step.inside, logits), step.labels
+    valid, labels = cells_inside(step.inside, logits.shape[2:]), step.labels
     if step.background is None:
         labels = labels.where(labels == 255, labels + 1)
     loss = classification_loss(logits, step.tags, valid, step.options, done=step.done)
@@ -178,7 +178,7 @@ def _two_views(model: SeamClassifier, step: Step) -> tuple[View, View]:
 
     def view(images: Tensor) -> View:
         size = [-(-side // model.output_stride) for side in images.shape[2:]]
-        return model.view(images, _valid(step.inside, size))
+        return model.view(images, cells_inside(step.inside, size))
 
     return view(step.images), view(small)
 
@@ -199,10 +199,6 @@ def _seam_total(step: Step, whole: View, small: View) -> Tensor:
         whole.logits, step.tags, step.images, whole.valid, step.options,
         background=step.background, done=step.done,
     )  # fmt: skip
-
-
-def _valid(inside: Tensor, size: list[int]) -> Tensor:
-    return F.interpolate(inside[:, None].float(), size=size, mode="area")[:, 0] >= 0.5
 
 
 def _weight(step: Step, published: float) -> float:

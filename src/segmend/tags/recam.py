@@ -61,11 +61,6 @@ class RecamClassifier(CamClassifier):
         super().__init__(backbone, spec)
         self.second = map_head(backbone.channels[-1], spec.num_classes)
 
-    def features(self, images: Tensor) -> Tensor:
-        """The backbone's last map (N, D, h, w), which both heads take."""
-        found: Tensor = self.backbone(self.prepared(images))[-1]
-        return found
-
     def class_scores(self, features: Tensor) -> Tensor:
         """The second head's logits (N, C, C) of features of classes (N, C, D)."""
         return features.to(self.second.weight.dtype) @ self.second.weight[:, :, 0, 0].T
