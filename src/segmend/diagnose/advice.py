@@ -8,7 +8,9 @@ _SCORES = (
     "No single threshold mends this: the scores themselves have to change, in training or, as far "
     "as said below, by a refiner."
 )
-_BACKGROUND = "Training images that show more of such background, without objects, work against it."
+_BACKGROUND = (
+    "More training images that show the background mistaken here, without objects, work against it."
+)
 _ADVICE = {
     "threshold-image": _SCORES,
     "patch": _SCORES,

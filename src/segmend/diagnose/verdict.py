@@ -17,6 +17,7 @@ ADDONS: tuple[Addon, ...] = ("refine", "context", "rectify")
 WORTH = 0.005
 """Reachable gain, in score, below which an add-on is not worth a word: half a point."""
 
+_LEAK = "The background leaks: removing false objects, and where true ones spill over,"
 _SENTENCES = {
     "threshold-global": "The threshold is off: one better threshold for all images",
     "threshold-image": "The model is too sure in some images and not sure enough in others: the "
@@ -25,8 +26,8 @@ _SENTENCES = {
     "bias-grid": "The model errs by place, the same way in all images: one offset for each place",
     "patch": "The model is too sure in some parts of an image and not sure enough in others: the "
     "best threshold for each",
-    "islands": "The background leaks: false objects are seen in it, and removing these",
-    "spill": "The background leaks: objects spill over into it, and removing this",
+    "islands": _LEAK,
+    "spill": _LEAK,
     "missed": "Whole objects are missed: finding them",
     "holes": "Objects have holes: filling them",
     "candidates": "Pixels are called classes that their image does not hold: ruling these out",
