@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from segmend.cli.arguments import RECIPE, SETS
+from segmend.cli.tag_data import (
+    CLASSES,
+    DATA,
+    LABELS,
+    MASKS,
+    SPLIT,
+    TAGS,
+    DataSet,
+    open_folder,
+    takes_data,
+)
 
-if TYPE_CHECKING:
-    from segmend.data.tags import TagFolder
+__all__ = [
+    "CLASSES", "DATA", "LABELS", "MASKS", "SHOWN", "SPLIT", "TAGS",
+    "affinity", "cams", "evaluate", "masks", "open_folder", "train",
+]  # fmt: skip
 
 SHOWN = 6
 """Images in the picture that `cams` and `masks` draw."""
 
-DATA = Annotated[
-    Path, typer.Option(help="Folder in the VOC layout, or of images with a tags.csv or tags.json.")
-]
-SPLIT = Annotated[str | None, typer.Option(help="VOC layout: the list to follow, such as train.")]
-TAGS = Annotated[
-    str | None,
-    typer.Option(help="File of tags (CSV, JSON, NPY), folder of VOC boxes, or the word masks."),
-]
-CLASSES = Annotated[Path | None, typer.Option(help="File of class names, one a line, or JSON.")]
-LABELS = Annotated[
-    str | None, typer.Option(help="VOC layout: folder of true masks.  [default: SegmentationClass]")
-]
-MASKS = Annotated[Path | None, typer.Option(help="Folder of true masks, if not in the VOC layout.")]
 RESUME = Annotated[bool, typer.Option(help="Keep what an earlier run has finished.")]
 
 
+@takes_data
 def train(
-    data: DATA,
+    folder: DataSet,
     out: Annotated[Path, typer.Option(help="Folder for the network and its curve.")],
-    split: SPLIT = None,
     val_split: Annotated[
         str | None, typer.Option(help="VOC layout: list whose loss is shown after each epoch.")
     ] = None,
-    tags: TAGS = None,
-    classes: CLASSES = None,
-    labels: LABELS = None,
     recipe: RECIPE = None,
     set_: SETS = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
@@ -57,25 +54,20 @@ def train(
         "train", TagOptions, recipe, set_ or [], {"epochs": epochs, "seed": seed}
     )
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels, with_masks=False)
-    val = None
-    if val_split:
-        val = open_folder(data, val_split, tags, classes, labels, with_masks=False)
+    items = folder.open()
+    val = folder.open(split=val_split) if val_split else None
     result = train_tags(options, items, out, val=val, resume=resume)
-    inputs = {"data": data, "split": split, "tags": tags, "labels": labels}
+    inputs = folder.inputs()
     write_run_record(out, "tags train", options, {"inputs": inputs, "last": result.curve[-1]})
     typer.echo(f"{len(items)} images, {items.num_tags} classes to tag; network: {out}")
-    typer.echo(f"next: segmend tags cams --run {out} --data {data} --out DIR")
+    typer.echo(f"next: segmend tags cams --run {out} --data {folder.data} --out DIR")
 
 
+@takes_data
 def cams(
     run: Annotated[Path, typer.Option(help="Folder that `segmend tags train` wrote.")],
-    data: DATA,
+    folder: DataSet,
     out: Annotated[Path, typer.Option(help="Folder for one NPZ of maps an image.")],
-    split: SPLIT = None,
-    tags: TAGS = None,
-    classes: CLASSES = None,
-    labels: LABELS = None,
     maps: Annotated[
         str | None, typer.Option(help="Whose maps: cam, the method's own, or grad-cam, layer-cam …")
     ] = None,
@@ -97,24 +89,21 @@ def cams(
     given = {"maps": maps, "tags_from": tags_from}
     options = resolve_stage("cams", CamOptions, recipe, set_ or [], given)
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels, with_masks=False)
+    items = folder.open()
     paths = draw_cams(options, run, items, out, resume=resume)
     picture = picture_of_cams(out, items, shown=SHOWN)
-    inputs = {"run": run, "data": data, "split": split, "tags": tags, "labels": labels}
+    inputs = {"run": run, **folder.inputs()}
     write_run_record(out, "tags cams", options, {"inputs": inputs})
     typer.echo(f"{len(paths)} files of maps: {out}\npicture: {picture}")
-    typer.echo(f"next: segmend tags masks --cams {out} --data {data} --out DIR")
+    typer.echo(f"next: segmend tags masks --cams {out} --data {folder.data} --out DIR")
 
 
+@takes_data
 def affinity(
     run: Annotated[Path, typer.Option(help="Folder that `segmend tags train` wrote.")],
     cams: Annotated[Path, typer.Option(help="Folder that `segmend tags cams` wrote.")],
-    data: DATA,
+    folder: DataSet,
     out: Annotated[Path, typer.Option(help="Folder for the network and its labels.")],
-    split: SPLIT = None,
-    tags: TAGS = None,
-    classes: CLASSES = None,
-    labels: LABELS = None,
     method: Annotated[
         Literal["affinitynet", "irn"] | None, typer.Option(help="[default: affinitynet]")
     ] = None,
@@ -132,22 +121,21 @@ def affinity(
     given = {"method": method, "epochs": epochs, "seed": seed}
     options = resolve_stage("affinity", AffinityOptions, recipe, set_ or [], given)
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels, with_masks=False)
+    items = folder.open()
     train_affinity(options, run, cams, items, out, resume=resume)
-    inputs = {"run": run, "cams": cams, "data": data, "split": split, "labels": labels}
+    inputs = {"run": run, "cams": cams, **folder.inputs()}
     write_run_record(out, "tags affinity", options, {"inputs": inputs})
     typer.echo(f"network: {out}")
-    typer.echo(f"next: segmend tags masks --cams {cams} --affinity {out} --data {data} --out DIR")
+    typer.echo(
+        f"next: segmend tags masks --cams {cams} --affinity {out} --data {folder.data} --out DIR"
+    )
 
 
+@takes_data
 def masks(
     cams: Annotated[Path, typer.Option(help="Folder that `segmend tags cams` wrote.")],
-    data: DATA,
+    folder: DataSet,
     out: Annotated[Path, typer.Option(help="Folder for the masks.")],
-    split: SPLIT = None,
-    tags: TAGS = None,
-    classes: CLASSES = None,
-    labels: LABELS = None,
     recipe: RECIPE = None,
     set_: SETS = None,
     affinity: Annotated[
@@ -173,22 +161,19 @@ def masks(
         "masks", MaskOptions, recipe, set_ or [], {"refine": refine, "constant": constant}
     )
     print_settings(options)
-    items = open_folder(data, split, tags, classes, labels, with_masks=show_truth)
+    items = folder.open(with_masks=show_truth)
     paths = make_masks(options, cams, items, out, affinity=affinity, resume=resume)
     picture = picture_of_masks(cams, paths, items, out, shown=SHOWN)
-    inputs = {"cams": cams, "affinity": affinity, "data": data, "split": split, "labels": labels}
+    inputs = {"cams": cams, "affinity": affinity, **folder.inputs()}
     write_run_record(out, "tags masks", options, {"inputs": inputs})
     typer.echo(f"{len(paths)} pseudo-masks: {paths[0].parent}\npicture: {picture}")
 
 
+@takes_data
 def evaluate(
-    data: DATA,
+    folder: DataSet,
     cams: Annotated[Path | None, typer.Option(help="Activation maps to score.")] = None,
     pred: Annotated[Path | None, typer.Option(help="Or masks to score.")] = None,
-    split: SPLIT = None,
-    tags: TAGS = None,
-    classes: CLASSES = None,
-    labels: LABELS = None,
     masks: MASKS = None,
     constant: Annotated[
         float | None, typer.Option(help="Background score of maps.  [default: the best one here]")
@@ -203,7 +188,7 @@ def evaluate(
 
     if (cams is None) == (pred is None):
         raise SegmendError("evaluate: give either --cams DIR or --pred DIR")
-    items = open_folder(data, split, tags, classes, labels, masks)
+    items = folder.open(masks=masks, with_masks=True)
     if cams is not None:
         scores = evaluate_cams(cams, items, constant=constant)
     else:
@@ -212,27 +197,3 @@ def evaluate(
     show(scores, items)
     if out is not None:
         write_json(out, {**scores.summary(), "classes": list(items.classes)})
-
-
-def open_folder(
-    data: Path,
-    split: str | None,
-    tags: str | None,
-    classes: Path | None,
-    labels: str | None,
-    masks: Path | None = None,
-    *,
-    with_masks: bool = True,
-) -> TagFolder:
-    """The data set that the options name; masks may be there for some images only if not read."""
-    from segmend.data.tags import TagFolder
-
-    return TagFolder(
-        data,
-        split=split,
-        tags=tags,
-        classes=classes,
-        labels=labels,
-        masks=masks,
-        with_masks=with_masks,
-    )
