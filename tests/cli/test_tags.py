@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from segmend.cli.tag_recipes import resolve_pipeline
+from segmend.cli.tag_recipes import resolve_pipeline, resolve_stage
 from segmend.data.masks import read_mask
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
+from segmend.tags.affinity_jobs import AffinityOptions
 from segmend.tags.cam_files import read_cams
 from segmend.tags.network import Method
+from segmend.tags.options import TagOptions
 from tests_support import run_command as segmend
 
 QUICK = ["--set", "crop=64", "--set", "batch_size=4", "--epochs", 1, "--set", "threads=1"]
@@ -179,6 +181,12 @@ def test_every_method_has_a_recipe_and_one_with_the_losses_alone_added(name):
     added = {"isl_weight", "fsl_weight", "tagger"}
     assert boosted.train.model_dump(exclude=added) == plain.train.model_dump(exclude=added)
     assert boosted.model_copy(update={"train": plain.train}) == plain
+
+
+def test_a_stage_reads_its_section_of_a_recipe_that_goes_on_to_a_segmenter():
+    options = resolve_stage("train", TagOptions, "seam+ocr", ["lr=0.1"], {"epochs": 3})
+    assert (options.method, options.lr, options.epochs) == ("seam", 0.1, 3)
+    assert resolve_stage("affinity", AffinityOptions, "cam", ["method=irn"]).method == "irn"
 
 
 def test_a_finished_step_is_not_done_again(run, data):
