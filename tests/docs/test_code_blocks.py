@@ -36,6 +36,7 @@ MAY_BE_LEFT_OUT = {"make", "pip", "git"}
 SHORTER = {
     "segmend train": "--set epochs=1 --set crop=64",
     "segmend refine fit": "--set epochs=1",
+    "segmend tags run": "--set train.epochs=1 --set train.crop=64 --set cams.scales=[1.0]",
     "segmend tags train": "--set epochs=1 --set crop=64 --set batch_size=4",
     "segmend tags cams": "--set scales=[1.0]",
 }
@@ -77,6 +78,8 @@ def commands_of(code: str) -> list[str]:
 def shortened(command: str) -> str:
     for start, extra in SHORTER.items():
         if command.startswith(start):
+            if "--segmenter" in command:
+                extra += " --set segmenter.epochs=1 --set segmenter.crop=64"
             return f"{command} {extra}"
     return command
 
