@@ -141,6 +141,23 @@ def test_inputs_are_not_written_over(data: Path) -> None:
     assert "folder of inputs" in done.output
 
 
+def test_a_file_in_the_way_is_told_before_the_work(data: Path) -> None:
+    (data / "out").write_text("notes", "utf-8")
+    done = run(data)
+    assert done.exit_code == 2
+    assert "is a file; want a folder" in done.output
+    assert "diagnosing" not in done.output
+    assert (data / "out").read_text("utf-8") == "notes"
+
+
+def test_hostile_class_names_are_only_names(data: Path) -> None:
+    done = run(data, "--classes", "[bold]ground[/],</script><script>alert(1)</script>")
+    assert done.exit_code == 0, done.output
+    assert "<script>alert" not in (data / "out" / "report.html").read_text("utf-8")
+    names = load(data / "out" / "report.json").setting.classes
+    assert names == ("[bold]ground[/]", "</script><script>alert(1)</script>")
+
+
 def test_tags_are_read(data: Path) -> None:
     lines = ["image,tags", *(f"cell_{index},cell" for index in range(8))]
     (data / "tags.csv").write_text("\n".join(lines), "utf-8")

@@ -76,7 +76,7 @@ def diagnose(
         "ignore_index": ignore_index,
         "partial": partial,
     }
-    _refuse_input_folders(out, folders)
+    _refuse_out(out, folders)
     found = _diagnose_all(inputs, options, progress=progress)
     _write(out, found)
     # Whole paths: `segmend report serve` finds the files again from anywhere.
@@ -96,11 +96,13 @@ def _names(classes: str | None) -> list[str] | None:
     return list(tag_classes(Path(classes) if is_file else parts))
 
 
-def _refuse_input_folders(out: Path, folders: Mapping[str, Path | None]) -> None:
+def _refuse_out(out: Path, folders: Mapping[str, Path | None]) -> None:
     from segmend.errors import SegmendError
 
     if any(path is not None and path.resolve() == out.resolve() for path in folders.values()):
         raise SegmendError(f"--out {out}: is a folder of inputs; choose another for the report")
+    if out.exists() and not out.is_dir():  # said before the work, not after it
+        raise SegmendError(f"--out {out}: is a file; want a folder for the report")
 
 
 def _diagnose_all(
