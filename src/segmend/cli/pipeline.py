@@ -26,11 +26,11 @@ from segmend.data.voc import locate, read_split
 from segmend.engine.crops import ItemSet
 from segmend.engine.progress import track
 from segmend.rectify.jobs import predict_rectified, train_rectified
-from segmend.tags.classifier_files import TAGGER, load_classifier
 from segmend.tags.dense_crf import dense_crf
 from segmend.tags.evaluation import TagScores, evaluate_masks
 from segmend.tags.jobs import train_tags
 from segmend.tags.pipeline import SCORES, Pipeline, run_stages, start_run
+from segmend.tags.tag_source import tag_source
 
 TRAIN = "train"
 
@@ -156,7 +156,7 @@ def _predict(
 ) -> None:
     tags = None
     if options.masking != "none" and options.tags_from == "classifier":
-        tags = predicted_tags(out / "net", images, progress=progress)
+        tags = tag_probabilities(out / "net", images, progress=progress)
     predict_rectified(
         options, out / "segmenter", images, to, tags=tags, refine=refiner(options), masks=True,
         progress=progress,
@@ -164,10 +164,11 @@ def _predict(
 
 
 @torch.inference_mode()
-def predicted_tags(run: Path, images: ItemSet, *, progress: bool = True) -> Tensor:
-    """Probabilities of tags (N, C), by the network of a run that tells tags best."""
-    plain = run / TAGGER
-    model = load_classifier(plain if plain.exists() else run).model
+def tag_probabilities(run: Path, images: ItemSet, *, progress: bool = True) -> Tensor:
+    """Probabilities of tags (N, C), by the network of a run that tells tags."""
+    found = tag_source("network", run)
+    assert found is not None
+    model = found.model
     rows = track(range(len(images)), description="telling tags", enabled=progress)
     return torch.stack([model.read(images[i]["image"][None]).scores[0].sigmoid() for i in rows])
 

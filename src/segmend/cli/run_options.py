@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from segmend.cli.settings import _read_recipe, resolve
+from segmend.cli.tag_recipes import has_sections
 from segmend.rectify.decoders import DEEPLABS
 from segmend.rectify.options import RectifyOptions, RectifyPredictOptions
 from segmend.tags.dense_crf import CRF_SETTINGS
@@ -103,7 +104,8 @@ def resolve_run(
     texts = [*(_texts("segmenter", segmenter) if segmenter is not None else []), *sets]
     train: dict[str, Any] = {"epochs": epochs, "seed": seed}
     train = {key: value for key, value in train.items() if value is not None}
-    if recipe is not None and not _has_sections(_read_recipe(recipe)[1]):
+    content = {} if recipe is None else _read_recipe(recipe)[1]
+    if recipe is not None and content and not has_sections(content):
         options = resolve(RunOptions, None, [*_texts("train", recipe), *texts], {"train": train})
     else:
         options = resolve(RunOptions, recipe, texts, {"train": train})
@@ -116,10 +118,6 @@ def resolve_run(
         if section is not None
     }
     return options.model_copy(update=changed)
-
-
-def _has_sections(content: Mapping[str, object]) -> bool:
-    return set(content) <= set(RunOptions.model_fields)
 
 
 def _texts(section: str, recipe: Path) -> list[str]:
