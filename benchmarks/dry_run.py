@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from outcome import Cell, write_outcome
+from segmend.cli.run_options import resolve_run
 from segmend.cli.settings import bundled_recipes
-from segmend.cli.tag_recipes import resolve_pipeline
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
 from segmend.engine.crops import CropSet, collate
@@ -51,7 +51,7 @@ def recipes() -> list[str]:
 def step(recipe: str, stage: str, batch: int | None) -> dict[str, Cell]:
     """One row: what one step of a recipe's stage takes on this machine."""
     torch.manual_seed(0)
-    options = resolve_pipeline(Path(recipe), [], epochs=None, seed=0)
+    options = resolve_run(Path(recipe), [], epochs=None, seed=0)
     section: TrainOptions = (
         options.train if stage == "train" else options.affinity or TrainOptions()
     )
@@ -167,7 +167,7 @@ def main() -> None:
     rows = {(row["recipe"], row["stage"], row["device"]): row for row in kept}
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, 1 thread"
     for recipe in options.recipes or recipes():
-        has = resolve_pipeline(Path(recipe), [], epochs=None, seed=0).affinity is not None
+        has = resolve_run(Path(recipe), [], epochs=None, seed=0).affinity is not None
         for stage in ("train", "affinity") if has else ("train",):
             if (recipe, stage, name) not in rows:
                 rows[recipe, stage, name] = one(recipe, stage, batch)

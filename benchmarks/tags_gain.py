@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from outcome import Cell, write_outcome
-from segmend.cli.tag_recipes import resolve_pipeline
+from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
 from segmend.metrics import Interval, paired_bootstrap
@@ -64,7 +64,7 @@ def fit(data: Path, labels: str, out: Path, recipe: str, seed: int, sets: Sequen
         return
     start = time.perf_counter()
     items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
-    options = resolve_pipeline(Path(recipe), sets, epochs=None, seed=seed)
+    options = resolve_run(Path(recipe), sets, epochs=None, seed=seed)
     if recipe in MAPS_OF:
         fit(data, labels, out, MAPS_OF[recipe], seed, sets)
         found = walked_masks(options, out / f"{MAPS_OF[recipe]}-{seed}", items, run)

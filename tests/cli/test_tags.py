@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segmend.cli.tag_recipes import resolve_pipeline, resolve_stage
+from segmend.cli.run_options import resolve_run
+from segmend.cli.tag_recipes import resolve_stage
 from segmend.data.masks import read_mask
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
@@ -172,9 +173,7 @@ del METHODS["mctformer+"]
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_a_recipe_and_one_with_the_losses_alone_added(name):
-    plain, boosted = (
-        resolve_pipeline(name + plus, [], epochs=None, seed=None) for plus in ("", "++")
-    )
+    plain, boosted = (resolve_run(name + plus, [], epochs=None, seed=None) for plus in ("", "++"))
     assert plain.train.method == METHODS[name]
     assert plain.train.fsl_weight == plain.train.isl_weight == 0
     assert boosted.train.fsl_weight > 0

@@ -13,7 +13,7 @@ from segmend.cli import main
 from segmend.cli.pipeline import refiner
 from segmend.cli.run_options import SegmenterPredictOptions, resolve_run
 from segmend.cli.settings import bundled_recipes
-from segmend.cli.tag_recipes import has_sections, resolve_pipeline
+from segmend.cli.tag_recipes import has_sections
 from segmend.data.masks import read_mask
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
@@ -138,12 +138,12 @@ def test_an_unknown_stage_is_refused(data, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_of_all_methods_are_valid_and_the_add_ons_are_all_that_differs(name):
     assert has_sections(yaml.safe_load(bundled_recipes()[name].read_text("utf-8")))
-    options = resolve_pipeline(name, [], epochs=None, seed=3)
+    options = resolve_run(name, [], epochs=None, seed=3)
     assert options.train.seed == 3
     assert (options.affinity is None) or options.affinity.seed == 3
     assert options.train.method == (name.split("-")[0].rstrip("+") if name[0] in "sm" else "cam")
     if "++" in name:
-        plain = resolve_pipeline(name.replace("++", ""), [], epochs=None, seed=3).train.model_dump()
+        plain = resolve_run(name.replace("++", ""), [], epochs=None, seed=3).train.model_dump()
         extra = {k for k, v in options.train.model_dump().items() if v != plain[k]}
         assert extra <= {"isl_weight", "fsl_weight", "tagger"}
         assert "fsl_weight" in extra

@@ -86,7 +86,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("segmend.cli.export:export", "Write a model or refiner as ONNX."),
     "data scenes": ("segmend.cli.data:scenes", "Write procedural images, masks and tags."),
     "data check": ("segmend.cli.data:check", "List what is wrong with a data set, file by file."),
-    "data get": ("segmend.cli.data:get", "Download VOC 2012 or COCO, verified."),
+    "data get": ("segmend.cli.data:get", "Download VOC 2012, SBD or COCO, verified."),
+    "data sbd": ("segmend.cli.data_sbd:sbd", "Add SBD's masks to VOC 2012: its augmented split."),
     "bench": ("segmend.cli.bench:bench", "Measure this project's claims on this machine."),
 }
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from segmend.cli.settings import _read_recipe, resolve
 
 if TYPE_CHECKING:
-    from segmend.tags.pipeline import PipelineOptions, Stage
+    from segmend.tags.pipeline import Stage
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -35,15 +35,6 @@ def resolve_stage(
     options = resolve(RunOptions, recipe, [f"{stage}.{text}" for text in sets], {stage: given})
     found = options.of(stage)
     return found if isinstance(found, options_class) else resolve(options_class)
-
-
-def resolve_pipeline(
-    recipe: Path | None, sets: Sequence[str], *, epochs: int | None, seed: int | None
-) -> PipelineOptions:
-    """The settings of the stages from tags to masks; arguments as in `resolve_run`."""
-    from segmend.cli.run_options import resolve_run
-
-    return resolve_run(recipe, sets, epochs=epochs, seed=seed)
 
 
 def has_sections(content: Mapping[str, object]) -> bool:
