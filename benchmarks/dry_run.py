@@ -32,8 +32,10 @@ from segmend.data.tags import TagFolder
 from segmend.engine.crops import CropSet, collate
 from segmend.engine.options import TrainOptions, pick_device
 from segmend.engine.training import freeze
+from segmend.rectify.network import build_rectified
+from segmend.rectify.task import RectifyCrops, RectifyTask
 from segmend.tags.affinity_jobs import AffinitySpec, build_affinity, small_labels
-from segmend.tags.method_loss import method_loss
+from segmend.tags.method_loss import Step, method_loss
 from segmend.tags.network import build_classifier
 from segmend.tags.options import TagOptions
 from segmend.tags.task import TagCrops, TaggedItems
@@ -52,16 +54,13 @@ def step(recipe: str, stage: str, batch: int | None) -> dict[str, Cell]:
     """One row: what one step of a recipe's stage takes on this machine."""
     torch.manual_seed(0)
     options = resolve_run(Path(recipe), [], epochs=None, seed=0)
-    section: TrainOptions = (
-        options.train if stage == "train" else options.affinity or TrainOptions()
-    )
+    section: TrainOptions = getattr(options, stage)
     count = min(section.batch_size, batch) if batch else section.batch_size
     with tempfile.TemporaryDirectory() as folder:
         classes = CLASSES[recipe.rpartition("-")[2]]
         write_scenes(folder, count + 2, size=SIZE, num_classes=classes, seed=0)
         items = TagFolder(folder, tags="masks")
-        make = train_work if stage == "train" else affinity_work
-        model, work = make(options, items, count)
+        model, work = WORK[stage](options, items, count)
         device = pick_device()
         model.to(device).train()
         freeze(model, section.freeze)
@@ -72,7 +71,7 @@ def step(recipe: str, stage: str, batch: int | None) -> dict[str, Cell]:
     return {
         "recipe": recipe,
         "stage": stage,
-        "backbone": options.train.backbone,
+        "backbone": options.segmenter.encoder if stage == "segmenter" else options.train.backbone,
         "crop": section.crop,
         "batch, published": section.batch_size,
         "batch, here": count,
@@ -100,7 +99,7 @@ def train_work(options: Any, items: TagFolder, count: int) -> tuple[nn.Module, A
 
     def work(device: torch.device) -> torch.Tensor:
         images, tags, target = (batch[k].to(device) for k in ("image", "tags", "target"))
-        return method_loss(model, images, tags, target != 255, train, background=0, done=1.0)
+        return method_loss(model, Step(images, tags, target != 255, train, 0, done=1.0))
 
     return model, work
 
@@ -120,6 +119,27 @@ def affinity_work(options: Any, items: TagFolder, count: int) -> tuple[nn.Module
         return model.loss(images, small_labels(target, size).to(device))
 
     return model, work
+
+
+def segmenter_work(options: Any, items: TagFolder, count: int) -> tuple[nn.Module, Any]:
+    """A segmenter with random weights, and its loss; true masks stand in for pseudo-masks."""
+    settings = options.segmenter
+    spec = settings.spec(items.num_classes, items.background)
+    model = build_rectified(spec, weights="none")
+    task = RectifyTask(model, settings, tags=torch.stack([items.tags(i) for i in range(count)]))
+    crops = RectifyCrops(items, settings)
+    batch = collate([crops[i] for i in range(count)], ignore_index=255)
+
+    def work(device: torch.device) -> torch.Tensor:
+        task.to(device)
+        return task.training_step(
+            {k: v.to(device) for k, v in batch.items() if isinstance(v, torch.Tensor)}, 0
+        )
+
+    return model, work
+
+
+WORK = {"train": train_work, "affinity": affinity_work, "segmenter": segmenter_work}
 
 
 def timed(
@@ -167,11 +187,18 @@ def main() -> None:
     rows = {(row["recipe"], row["stage"], row["device"]): row for row in kept}
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU, 1 thread"
     for recipe in options.recipes or recipes():
-        has = resolve_run(Path(recipe), [], epochs=None, seed=0).affinity is not None
-        for stage in ("train", "affinity") if has else ("train",):
+        for stage in stages_of(recipe):
             if (recipe, stage, name) not in rows:
                 rows[recipe, stage, name] = one(recipe, stage, batch)
                 save(options.out, list(rows.values()))
+
+
+def stages_of(recipe: str) -> list[str]:
+    """What a recipe trains; of one that goes on from another's masks, the segmenter alone."""
+    options = resolve_run(Path(recipe), [])
+    if options.segmenter is not None:
+        return ["segmenter"]
+    return ["train"] if options.affinity is None else ["train", "affinity"]
 
 
 def one(recipe: str, stage: str, batch: int | None) -> dict[str, Cell]:

@@ -63,15 +63,21 @@ def predict(
             probabilities=probabilities, **loop,
         )  # fmt: skip
     elif (checkpoint / FILE).is_file():
+        from segmend.cli.pipeline import refiner
+        from segmend.cli.run_options import SegmenterPredictOptions
+        from segmend.cli.tag_recipes import resolve_stage
         from segmend.data.folders import SegmentationFolder
+        from segmend.errors import SegmendError
         from segmend.rectify.jobs import predict_rectified
-        from segmend.rectify.options import RectifyPredictOptions
 
-        job = resolve(RectifyPredictOptions, recipe, set_ or [], {})
+        job = resolve_stage("predict", SegmenterPredictOptions, recipe, set_ or [], {})
+        if job.tags_from == "classifier":
+            raise SegmendError("tags_from: classifier is only known to `segmend tags run`")
         print_settings(job)
         written = predict_rectified(
-            job, checkpoint, SegmentationFolder(images), out, masks=masks, **loop
-        )
+            job, checkpoint, SegmentationFolder(images), out, masks=masks, refine=refiner(job),
+            **loop,
+        )  # fmt: skip
     else:
         from segmend.engine.jobs import PredictJob, predict_job
 

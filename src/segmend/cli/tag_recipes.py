@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from segmend.cli.settings import _read_recipe, resolve
 
-if TYPE_CHECKING:
-    from segmend.tags.pipeline import Stage
-
 Options = TypeVar("Options", bound=BaseModel)
 
 
 def resolve_stage(
-    stage: Stage,
+    stage: str,
     options_class: type[Options],
     recipe: Path | None,
     sets: Sequence[str],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,11 +156,14 @@ class _Asked:
         self.recipe, self.sets, self.out = recipe, sets, out
         self.loop: dict[str, Any] = {"resume": resume, "progress": progress}
 
-    def resolve(self, options_class: Any, **more: object) -> Any:
-        """The options of the method, printed."""
+    def resolve(
+        self, options_class: Any, how: Callable[..., Any] | None = None, **more: object
+    ) -> Any:
+        """The options of the method, printed; `how` is `resolve`, or reads recipes as it does."""
         from segmend.cli.settings import print_settings, resolve
 
-        options = resolve(options_class, self.recipe, self.sets, {**self.settings, **more})
+        how = how or resolve
+        options = how(options_class, self.recipe, self.sets, {**self.settings, **more})
         print_settings(options)
         return options
 
@@ -218,6 +222,7 @@ def _train_context(asked: _Asked, context: int | None, method: str | None) -> No
 
 
 def _train_rectified(asked: _Asked) -> None:
+    from segmend.cli.tag_recipes import resolve_stage
     from segmend.rectify.jobs import train_rectified_folder
     from segmend.rectify.options import RectifyOptions
 
@@ -228,7 +233,8 @@ def _train_rectified(asked: _Asked) -> None:
     for name in ("folds", "num_classes"):
         del asked.settings[name]
     share = asked.settings.pop("val_fraction") or 0.0
-    options = asked.resolve(RectifyOptions)
+    # A recipe of `segmend tags run` has a section for its segmenter.
+    options = asked.resolve(RectifyOptions, partial(resolve_stage, "segmenter"))
     data = inputs.pop("images")
     asked.finish(
         options,

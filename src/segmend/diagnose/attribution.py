@@ -59,7 +59,8 @@ def attribute(diagnosis: Diagnosis) -> list[Cause]:
     4. **Budget.** All errors together cost no more than the loss. What the simpler fixes have
        claimed is gone, and a freer fix can claim at most the rest: two fixes whose gains together
        exceed the loss must, by inclusion and exclusion, mend the same pixels at least for the
-       excess, and the simpler one keeps them.
+       excess, and the simpler one keeps them. What chance costs at outlines, where classes touch,
+       is no confusion of these classes either.
     5. **Evidence.** A cause is certain if it is a point or more and a tenth or more of the loss,
        and if it is not chance. Where a fix chooses, that is so if the lower limit of its interval,
        moved by all that was taken off, is above zero; for a bias by place the permutation test has
@@ -71,7 +72,7 @@ def attribute(diagnosis: Diagnosis) -> list[Cause]:
     free threshold in every patch, but an outline that is too tight explains them with less.
     """
     loss = max(0.0, 1.0 - diagnosis.score.pooled)
-    left, nested, causes = loss, 0.0, []
+    left, nested, noise, causes = loss, 0.0, 0.0, []
     for parts in _in_order(diagnosis.fixes):
         gain = sum(fix.gain for fix in parts)
         free = sum(fix.chance or 0.0 for fix in parts if (fix.chance or 0.0) > 0)
@@ -80,7 +81,9 @@ def attribute(diagnosis: Diagnosis) -> list[Cause]:
         if _is_threshold(parts[0]):
             own = beyond - nested
             nested = max(nested, beyond)
-        own = min(own, left)
+        if parts[0].family == "contour":
+            noise = free
+        own = min(own, left - noise if parts[0].family == "confusion" else left)
         if own <= 0:
             continue
         left -= own

@@ -39,7 +39,7 @@ class PipelineOptions(BaseModel):
     affinity: AffinityOptions | None = None
     masks: MaskOptions = Field(default_factory=MaskOptions)
 
-    def of(self, stage: Stage) -> BaseModel | None:
+    def of(self, stage: str) -> BaseModel | None:
         """One stage's settings; None where it is left out."""
         found: BaseModel | None = getattr(self, stage)
         return found
