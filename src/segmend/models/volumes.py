@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -91,8 +91,19 @@ def build_volume_network(
     if len(patch) not in (2, 3) or min(patch) < 2 * MIN_SIDE:
         raise SegmendError(f"patch: want 2 or 3 sides of at least {2 * MIN_SIDE}, got {patch}")
     return NETWORKS[name](
-        in_channels, out_channels, tuple(widths), tuple(patch), spacing, deep_supervision
+        _Asked(in_channels, out_channels, tuple(widths), tuple(patch), spacing, deep_supervision)
     )
+
+
+class _Asked(NamedTuple):
+    """What `build_volume_network` was asked for."""
+
+    in_channels: int
+    out_channels: int
+    widths: tuple[int, ...]
+    patch: tuple[int, ...]
+    spacing: Sequence[float] | None
+    deep_supervision: bool
 
 
 def dynunet_plan(
@@ -121,83 +132,58 @@ def dynunet_plan(
         steps = [s * f for s, f in zip(steps, factors, strict=True)]
 
 
-def _plain_unet(
-    in_channels: int,
-    out_channels: int,
-    widths: tuple[int, ...],
-    patch: tuple[int, ...],
-    spacing: Sequence[float] | None,
-    deep_supervision: bool,
-) -> nn.Module:
+def _plain_unet(asked: _Asked) -> nn.Module:
     from segmend.models.plain_unet import PlainUNet
 
     return PlainUNet(  # pads nothing: it takes any size as it is
-        in_channels,
-        out_channels,
-        widths=widths,
-        dimensions=2 if len(patch) == 2 else 3,
-        deep_supervision=deep_supervision,
+        asked.in_channels,
+        asked.out_channels,
+        widths=asked.widths,
+        dimensions=2 if len(asked.patch) == 2 else 3,
+        deep_supervision=asked.deep_supervision,
     )
 
 
-def _dynunet(
-    in_channels: int,
-    out_channels: int,
-    widths: tuple[int, ...],
-    patch: tuple[int, ...],
-    spacing: Sequence[float] | None,
-    deep_supervision: bool,
-) -> AnySize:
-    kernels, strides = dynunet_plan(patch, spacing, stages=max(3, len(widths)))
-    filters = [widths[min(i, len(widths) - 1)] for i in range(len(kernels))]
+def _dynunet(asked: _Asked) -> AnySize:
+    kernels, strides = dynunet_plan(asked.patch, asked.spacing, stages=max(3, len(asked.widths)))
+    filters = [asked.widths[min(i, len(asked.widths) - 1)] for i in range(len(kernels))]
     network = _monai().DynUNet(
-        len(patch), in_channels, out_channels, kernels, strides, strides[1:], filters
+        len(asked.patch),
+        asked.in_channels,
+        asked.out_channels,
+        kernels,
+        strides,
+        strides[1:],
+        filters,
     )
-    multiple = [1] * len(patch)
+    multiple = [1] * len(asked.patch)
     for stride in strides:
         multiple = [m * s for m, s in zip(multiple, stride, strict=True)]
     return AnySize(network, multiple)
 
 
-def _segresnet(
-    in_channels: int,
-    out_channels: int,
-    widths: tuple[int, ...],
-    patch: tuple[int, ...],
-    spacing: Sequence[float] | None,
-    deep_supervision: bool,
-) -> AnySize:
-    network = _monai().SegResNet(len(patch), widths[0], in_channels, out_channels)
-    return AnySize(network, [8] * len(patch))
+def _segresnet(asked: _Asked) -> AnySize:
+    network = _monai().SegResNet(
+        len(asked.patch), asked.widths[0], asked.in_channels, asked.out_channels
+    )
+    return AnySize(network, [8] * len(asked.patch))
 
 
-def _basic_unet(
-    in_channels: int,
-    out_channels: int,
-    widths: tuple[int, ...],
-    patch: tuple[int, ...],
-    spacing: Sequence[float] | None,
-    deep_supervision: bool,
-) -> AnySize:
-    features = [*(widths[min(i, len(widths) - 1)] for i in range(5)), widths[0]]
-    network = _monai().BasicUNet(len(patch), in_channels, out_channels, features)
-    return AnySize(network, [16] * len(patch))
+def _basic_unet(asked: _Asked) -> AnySize:
+    features = [*(asked.widths[min(i, len(asked.widths) - 1)] for i in range(5)), asked.widths[0]]
+    network = _monai().BasicUNet(len(asked.patch), asked.in_channels, asked.out_channels, features)
+    return AnySize(network, [16] * len(asked.patch))
 
 
-def _attention_unet(
-    in_channels: int,
-    out_channels: int,
-    widths: tuple[int, ...],
-    patch: tuple[int, ...],
-    spacing: Sequence[float] | None,
-    deep_supervision: bool,
-) -> AnySize:
-    strides = [2] * (len(widths) - 1)
-    network = _monai().AttentionUnet(len(patch), in_channels, out_channels, widths, strides)
-    return AnySize(network, [2 ** len(strides)] * len(patch))
+def _attention_unet(asked: _Asked) -> AnySize:
+    strides = [2] * (len(asked.widths) - 1)
+    network = _monai().AttentionUnet(
+        len(asked.patch), asked.in_channels, asked.out_channels, asked.widths, strides
+    )
+    return AnySize(network, [2 ** len(strides)] * len(asked.patch))
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[[_Asked], nn.Module]] = {
     "plain_unet": _plain_unet,
     "dynunet": _dynunet,
     "segresnet": _segresnet,

@@ -11,11 +11,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from segmend.engine.crops import Item, ItemSet, random_crop
+from segmend.engine.crops import ItemSet
 from segmend.engine.losses import segmentation_loss
-from segmend.engine.seeds import derive_seed
+from segmend.engine.photographs import PhotographCrops
 from segmend.engine.task import SegmentationTask
 from segmend.errors import SegmendError
 from segmend.rectify.candidates import candidates_of
@@ -28,33 +27,23 @@ PADDING = 254
 pseudo-label is unsure, and do not where there is no image."""
 
 
-class RectifyCrops(Dataset[Item]):
-    """Square crops, mirrored and recoloured; the target of padding is `PADDING`.
-
-    No quarter turns: photographs have an up and a down. Index and seed as in `CropSet`.
-    """
+class RectifyCrops(PhotographCrops):
+    """Crops of a segmenter's training, of images at a random scale; padding is `PADDING`."""
 
     def __init__(self, items: ItemSet, options: RectifyOptions) -> None:
-        self.items = items
-        self.options = options
+        super().__init__(
+            items,
+            crop=options.crop,
+            augment=options.augment,
+            padding=PADDING,
+            seed=options.seed,
+        )
+        self.scales = options.rescale
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Item:
-        epoch, number = divmod(index, len(self.items))
-        item = self.items[number]
-        rng = torch.Generator().manual_seed(derive_seed(self.options.seed, epoch, number))
-        image, target = item["image"], item["target"]
-        if self.options.rescale is not None:
-            image, target = rescaled(image, target, self.options.rescale, rng)
-        if self.options.crop is not None:
-            image, target = random_crop(
-                image, target, size=self.options.crop, ignore_index=PADDING, rng=rng
-            )
-        if self.options.augment:
-            image, target = recoloured(image, target, rng)
-        return {**item, "image": image, "target": target}
+    def rescaled(
+        self, image: Tensor, target: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        return (image, target) if self.scales is None else rescaled(image, target, self.scales, rng)
 
 
 def rescaled(
@@ -67,20 +56,6 @@ def rescaled(
     larger = F.interpolate(image[None], size=size, mode="bilinear", antialias=scale < 1)
     labels = F.interpolate(target[None, None].double(), size=size, mode="nearest-exact")
     return larger[0].clamp(0, 1), labels[0, 0].long()
-
-
-def recoloured(image: Tensor, target: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirrored half of the time; brightness, contrast and saturation changed by up to 30%."""
-    from torchvision.transforms.v2 import functional as T
-
-    if float(torch.rand((), generator=rng)) < 0.5:
-        image, target = image.flip(-1), target.flip(-1)
-    factors = 0.7 + 0.6 * torch.rand(3, generator=rng)
-    for change, factor in zip(
-        (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation), factors, strict=True
-    ):
-        image = change(image, float(factor))
-    return image, target
 
 
 class RectifyTask(SegmentationTask):

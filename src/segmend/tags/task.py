@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from segmend.data.masks import read_mask
-from segmend.engine.crops import Item, ItemSet, random_crop
-from segmend.engine.seeds import derive_seed
+from segmend.engine.crops import Item, ItemSet
+from segmend.engine.photographs import PhotographCrops
 from segmend.engine.task import SegmentationTask
 from segmend.tags.method_loss import Step, method_loss
 from segmend.tags.network import TagClassifier, pool_scores
@@ -22,9 +22,6 @@ from segmend.tags.options import TagOptions
 IGNORED = 255
 UNKNOWN = 254
 """Target inside the image where no label is known; `IGNORED` is padding."""
-JITTER = 0.3
-"""Brightness, contrast and saturation by up to 30% (published code of AffinityNet and SEAM; their
-hue shift of 10% is left out: it costs more than the rest together)."""
 
 
 class TaggedItems(Dataset[Item]):
@@ -49,33 +46,25 @@ class TaggedItems(Dataset[Item]):
         return {**item, "target": target}
 
 
-class TagCrops(Dataset[Item]):
-    """Rescaled, mirrored, recoloured square crops; padding has target 255.
-
-    No quarter turns: photographs have an up and a down. Index and seed as in `CropSet`.
-    """
+class TagCrops(PhotographCrops):
+    """Crops of a classifier's training, of images with a random longest side; padding is 255."""
 
     def __init__(self, items: ItemSet, options: TagOptions) -> None:
-        self.items = items
-        self.options = options
+        super().__init__(
+            items,
+            crop=options.crop,
+            augment=options.augment,
+            padding=IGNORED,
+            seed=options.seed,
+        )
+        self.long_side = options.long_side
 
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Item:
-        epoch, number = divmod(index, len(self.items))
-        item = self.items[number]
-        rng = torch.Generator().manual_seed(derive_seed(self.options.seed, epoch, number))
-        image, target = item["image"], item["target"]
-        if self.options.long_side is not None:
-            image, target = rescaled(image, target, self.options.long_side, rng)
-        if self.options.crop is not None:
-            image, target = random_crop(
-                image, target, size=self.options.crop, ignore_index=IGNORED, rng=rng
-            )
-        if self.options.augment:
-            image, target = recoloured(image, target, rng)
-        return {**item, "image": image, "target": target}
+    def rescaled(
+        self, image: Tensor, target: Tensor, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        if self.long_side is None:
+            return image, target
+        return rescaled(image, target, self.long_side, rng)
 
 
 def rescaled(
@@ -91,20 +80,6 @@ def rescaled(
     ]
     small = F.interpolate(target[None, None].float(), size=(height, width), mode="nearest-exact")
     return image, small[0, 0].to(target.dtype)
-
-
-def recoloured(image: Tensor, target: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirrored half of the time; brightness, contrast and saturation changed."""
-    from torchvision.transforms.v2 import functional as T
-
-    if float(torch.rand((), generator=rng)) < 0.5:
-        image, target = image.flip(-1), target.flip(-1)
-    factors = 1 + JITTER * (2 * torch.rand(3, generator=rng) - 1)
-    for change, factor in zip(
-        (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation), factors, strict=True
-    ):
-        image = change(image, float(factor))
-    return image, target
 
 
 class TagTask(SegmentationTask):
