@@ -58,6 +58,21 @@ def test_sheets_are_written(tmp_path, size):
         draw_contexts([], path)
 
 
+def test_errors_are_those_at_the_threshold(tmp_path):
+    target = torch.zeros(16, 16, dtype=torch.int64)
+    target[4:12, 4:12] = 1
+    foreground = torch.where(target == 1, 0.4, 0.1)
+    image, context = torch.rand(3, 16, 16), torch.rand(2, 16, 16)
+
+    def sheet(threshold):
+        row = ContextPicture("a", image, target, context, foreground, threshold)
+        with Image.open(draw_contexts([row], tmp_path / f"{threshold}.png")) as picture:
+            return picture.convert("RGB").tobytes()
+
+    assert sheet(0.5) == sheet(0.45)  # all missed
+    assert sheet(0.5) != sheet(0.3)  # all found
+
+
 def test_pictures_of_any_scale_are_stretched():
     picture = torch.rand(3, 4, 5)
     assert torch.equal(grey(picture), picture)

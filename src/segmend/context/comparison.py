@@ -94,7 +94,8 @@ def compare_contexts(
     rows = [compared(m, scores[m], scores[methods[0]], runs[m]) for m in methods]
     content = {"test_cases": len(test), "rows": [asdict(row) for row in rows]}
     write_json(out / COMPARISON, content)
-    draw_run(runs[methods[-1]], test, out / "contexts.png", shown=PICTURED)
+    chosen_at = torch.tensor(scores[methods[-1]].threshold).sigmoid().item()
+    draw_run(runs[methods[-1]], test, out / "contexts.png", shown=PICTURED, threshold=chosen_at)
     samples = {method: logit_sample(run, test) for method, run in runs.items()}
     draw_logits(samples, out / "logits.png", merge=options.merge)
     return rows

@@ -18,11 +18,13 @@ VOXELS = 20_000
 
 
 @torch.no_grad()
-def draw_run(run: ContextRun, items: ItemSet, path: str | Path, *, shown: int = 4) -> Path:
+def draw_run(
+    run: ContextRun, items: ItemSet, path: str | Path, *, shown: int = 4, threshold: float = 0.5
+) -> Path:
     """A sheet of up to `shown` cases with a target, evenly spread: image, contexts, prediction.
 
-    Contexts are the generator's, or the fixed ones that the run was trained with. Raises as
-    `draw_contexts` does.
+    Errors are those of the foreground above `threshold`. Contexts are the generator's, or the fixed
+    ones that the run was trained with. Raises as `draw_contexts` does.
     """
     learner = build_learner(
         run.options, run.network, items, in_channels=run.in_channels, dimensions=run.dimensions
@@ -38,7 +40,7 @@ def draw_run(run: ContextRun, items: ItemSet, path: str | Path, *, shown: int = 
         )
         logits = image_logits(run.merged, image, window=run.window)
         probs = logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(0)[1]
-        rows.append(ContextPicture(str(item["name"]), image, target, context[0], probs))
+        rows.append(ContextPicture(str(item["name"]), image, target, context[0], probs, threshold))
     return draw_contexts(rows, path)
 
 

@@ -25,7 +25,7 @@ class ContextPicture:
 
     image: float (C, *size), any scale. target: int64 (*size). context: float (K, *size), the
     generator's probabilities, or fixed context labels. foreground: float (*size), the segmenter's
-    probability of class 1.
+    probability of class 1. threshold: above it is foreground.
     """
 
     name: str
@@ -33,6 +33,7 @@ class ContextPicture:
     target: Tensor
     context: Tensor
     foreground: Tensor
+    threshold: float = 0.5
 
 
 class LogitSample(NamedTuple):
@@ -136,7 +137,7 @@ def _line(row: ContextPicture) -> list[tuple[Tensor, str]]:
         (picture, name),
         (context_overlay(context, target), ""),
         (heat_overlay(picture, foreground), ""),
-        (error_overlay(picture, foreground > 0.5, target), ""),
+        (error_overlay(picture, foreground > row.threshold, target), ""),
         *extra,
     ]
 
