@@ -53,7 +53,7 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
         return
     spec = SETS[name]
     items = spec.read(data)
-    settings = {**spec.settings, **METHODS[method]}
+    settings = {"dice": "published", **spec.settings, **METHODS[method]}
     settings["epochs"] = max(1, round(effort * settings["epochs"]))
     options = ContextOptions(**settings, seed=seed, threads=torch.get_num_threads())
     start, cpu = time.perf_counter(), time.process_time()

@@ -43,7 +43,9 @@ class ContextOptions(TrainOptions):
     encoder: str = Field("squeezenet1_0", description="Of a 2D architecture.")
     weights: Weights = "bundled"
     deep_supervision: bool = False
-    dice: Literal["published", "foreground", "none"] = "published"
+    dice: Literal["published", "foreground", "none"] = Field(
+        "foreground", description="Over which channels; published: extra contexts, too, slower."
+    )
     merge: Literal["argmax", "sum"] = Field("argmax", description="Contexts into background.")
 
     ring: float = Field(10.0, gt=0, description="dilate, bands: width of a ring.")
