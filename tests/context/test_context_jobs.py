@@ -12,12 +12,12 @@ import torch
 from segmend.context.jobs import (
     is_context_run,
     load_context,
-    predict_context,
     run_context,
     train_context,
 )
 from segmend.context.merging import merge_background
 from segmend.context.options import ContextOptions
+from segmend.context.prediction import predict_context
 from segmend.data.crowded_scenes import STRUCTURES, make_crowded_scenes, write_crowded_scenes
 from segmend.data.probability_maps import read_probabilities
 from segmend.errors import SegmendError

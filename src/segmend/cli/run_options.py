@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from segmend.cli.settings import _read_recipe, resolve
+from segmend.cli.settings import read_recipe, resolve
 from segmend.cli.tag_recipes import has_sections
 from segmend.rectify.decoders import DEEPLABS
 from segmend.rectify.options import RectifyOptions, RectifyPredictOptions
@@ -104,7 +104,7 @@ def resolve_run(
     texts = [*(_texts("segmenter", segmenter) if segmenter is not None else []), *sets]
     train: dict[str, Any] = {"epochs": epochs, "seed": seed}
     train = {key: value for key, value in train.items() if value is not None}
-    content = {} if recipe is None else _read_recipe(recipe)[1]
+    content = {} if recipe is None else read_recipe(recipe)[1]
     if recipe is not None and content and not has_sections(content):
         options = resolve(RunOptions, None, [*_texts("train", recipe), *texts], {"train": train})
     else:
@@ -122,7 +122,7 @@ def resolve_run(
 
 def _texts(section: str, recipe: Path) -> list[str]:
     """A recipe without sections as settings of one section."""
-    content = _read_recipe(recipe)[1]
+    content = read_recipe(recipe)[1]
     return [
         f"{section}.{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in content.items()

@@ -45,7 +45,7 @@ def resolve(
     """
     given: dict[str, tuple[object, str]] = {}
     if recipe is not None:
-        path, content = _read_recipe(recipe)
+        path, content = read_recipe(recipe)
         _lay_over(given, _flatten(options_class, content, origin=f"recipe {path}"))
     for text in sets:
         key, value = _split_set(text)
@@ -77,7 +77,8 @@ def print_settings(settings: BaseModel | Mapping[str, object], *, title: str = "
     Console(stderr=True, highlight=False).print(line)
 
 
-def _read_recipe(recipe: Path) -> tuple[Path, Mapping[str, object]]:
+def read_recipe(recipe: Path) -> tuple[Path, Mapping[str, object]]:
+    """Path and content of a YAML file, of a run's `run.json`, or of a bundled recipe's name."""
     bundled = bundled_recipes()
     path = Path(recipe)
     if not path.is_file() and str(recipe) in bundled:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from segmend.cli.settings import _read_recipe, resolve
+from segmend.cli.settings import read_recipe, resolve
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -26,7 +26,7 @@ def resolve_stage(
     """
     from segmend.cli.run_options import RunOptions
 
-    if recipe is None or not has_sections(_read_recipe(recipe)[1]):
+    if recipe is None or not has_sections(read_recipe(recipe)[1]):
         return resolve(options_class, recipe, sets, overrides)
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     options = resolve(RunOptions, recipe, [f"{stage}.{text}" for text in sets], {stage: given})

@@ -8,22 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from segmend.cli.arguments import RECIPE, SETS
-from segmend.cli.tag_data import (
-    CLASSES,
-    DATA,
-    LABELS,
-    MASKS,
-    SPLIT,
-    TAGS,
-    DataSet,
-    open_folder,
-    takes_data,
-)
-
-__all__ = [
-    "CLASSES", "DATA", "LABELS", "MASKS", "SHOWN", "SPLIT", "TAGS",
-    "affinity", "cams", "evaluate", "masks", "open_folder", "train",
-]  # fmt: skip
+from segmend.cli.tag_data import MASKS, DataSet, takes_data
 
 SHOWN = 6
 """Images in the picture that `cams` and `masks` draw."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segmend.cli.arguments import RECIPE
-from segmend.cli.tags import CLASSES, DATA, LABELS, MASKS, SHOWN, SPLIT, TAGS, open_folder
+from segmend.cli.tag_data import CLASSES, DATA, LABELS, MASKS, SPLIT, TAGS, open_folder
+from segmend.cli.tags import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

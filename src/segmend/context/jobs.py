@@ -22,7 +22,6 @@ from segmend.context.networks import (
     load_context,
 )
 from segmend.context.options import ContextOptions
-from segmend.context.prediction import predict_context
 from segmend.context.sets import ContextSets, folder_sets, volume_sets
 from segmend.engine.crops import CACHE_LIMIT, Item, ItemSet
 from segmend.engine.training import TrainResult, train_model
@@ -32,7 +31,6 @@ __all__ = [
     "ContextRun",
     "is_context_run",
     "load_context",
-    "predict_context",
     "run_context",
     "train_context",
 ]

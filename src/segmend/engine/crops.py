@@ -145,18 +145,23 @@ def padded(
 
 def augmented(image: Tensor, target: Tensor, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """One of the eight flips and quarter turns, then mild brightness, contrast, saturation."""
-    from torchvision.transforms.v2 import functional as T
-
     turns, flip = _draw(3, rng), _draw(1, rng)
     image, target = image.rot90(turns, (-2, -1)), target.rot90(turns, (-2, -1))
     if flip:
         image, target = image.flip(-1), target.flip(-1)
-    factors = 1 + JITTER * (2 * torch.rand(3, generator=rng) - 1)
+    return recoloured(image, amount=JITTER, rng=rng), target
+
+
+def recoloured(image: Tensor, *, amount: float, rng: torch.Generator) -> Tensor:
+    """An image (3, H, W) with brightness, contrast and saturation changed by up to `amount`."""
+    from torchvision.transforms.v2 import functional as T
+
+    factors = 1 + amount * (2 * torch.rand(3, generator=rng) - 1)
     for change, factor in zip(
         (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation), factors, strict=True
     ):
         image = change(image, float(factor))
-    return image, target
+    return image
 
 
 def collate(items: Sequence[Item], *, ignore_index: int) -> Item:

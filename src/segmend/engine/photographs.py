@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segmend.engine.crops import Item, ItemSet, random_crop
+from segmend.engine.crops import Item, ItemSet, random_crop, recoloured
 from segmend.engine.seeds import derive_seed
 
 JITTER = 0.3
@@ -44,7 +44,9 @@ class PhotographCrops(Dataset[Item]):
                 image, target, size=self.crop, ignore_index=self.padding, rng=rng
             )
         if self.augment:
-            image, target = recoloured(image, target, rng)
+            if float(torch.rand((), generator=rng)) < 0.5:
+                image, target = image.flip(-1), target.flip(-1)
+            image = recoloured(image, amount=JITTER, rng=rng)
         return {**item, "image": image, "target": target}
 
     def rescaled(
@@ -52,17 +54,3 @@ class PhotographCrops(Dataset[Item]):
     ) -> tuple[Tensor, Tensor]:
         """Image (3, H, W) and target (H, W) at the size to take crops from; here their own."""
         return image, target
-
-
-def recoloured(image: Tensor, target: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirrored half of the time; brightness, contrast and saturation changed by up to `JITTER`."""
-    from torchvision.transforms.v2 import functional as T
-
-    if float(torch.rand((), generator=rng)) < 0.5:
-        image, target = image.flip(-1), target.flip(-1)
-    factors = 1 + JITTER * (2 * torch.rand(3, generator=rng) - 1)
-    for change, factor in zip(
-        (T.adjust_brightness, T.adjust_contrast, T.adjust_saturation), factors, strict=True
-    ):
-        image = change(image, float(factor))
-    return image, target
