@@ -31,7 +31,13 @@ def tuned_threshold(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Fitte
 
 
 def calibrated(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Fitted:
-    """Temperature and bias fitted by cross-entropy (Platt scaling), cut at p = 0.5."""
+    """Temperature and bias fitted by cross-entropy, cut at p = 0.5."""
+    scale, bias = platt_scaling(logits, labels)
+    return lambda m, image: scale * m + bias > 0
+
+
+def platt_scaling(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> tuple[float, float]:
+    """Temperature (as a factor of the logits) and bias of least cross-entropy (Platt scaling)."""
     scale = torch.ones((), requires_grad=True)
     bias = torch.zeros((), requires_grad=True)
     z = torch.cat([m.flatten() for m in logits]).float()
@@ -46,8 +52,7 @@ def calibrated(logits: Sequence[Tensor], labels: Sequence[Tensor]) -> Fitted:
         return value
 
     optimizer.step(loss)
-    a, b = float(scale.detach()), float(bias.detach())
-    return lambda m, image: a * m + b > 0
+    return float(scale.detach()), float(bias.detach())
 
 
 def guided_filter(

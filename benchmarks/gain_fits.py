@@ -23,6 +23,17 @@ Apply = Callable[[Tensor, Tensor], Tensor]
 
 FIELD: dict[str, object] = {"method": "bias-field"}
 SEES = {**FIELD, "stride": 1, "batch_size": 8, "learning_rate": 2e-3, "use_images": "network"}
+PUBLISHED: dict[str, object] = {
+    "method": "patch-refine-p4",
+    "width": 8,
+    "batch_size": 1,
+    "crop": None,
+    "learning_rate": 8e-4,
+    "pseudo_label_weight": 0.7,
+    "folds": 0,
+    "gate_confidence": 0.0,
+    "merge": "published",
+}
 METHODS: dict[str, dict[str, object]] = {
     "bias field with guide, gated": FIELD,
     "bias field with guide, always on": FIELD,
@@ -33,17 +44,8 @@ METHODS: dict[str, dict[str, object]] = {
     "bias field with image, out-of-fold, gated": SEES,
     "bias field with image, out-of-fold, always on": SEES,
     "bias field with pseudo-labels .5, gated": {**FIELD, "pseudo_label_weight": 0.5},
-    "PRN P4 as published, width 8": {
-        "method": "patch-refine-p4",
-        "width": 8,
-        "batch_size": 1,
-        "crop": None,
-        "learning_rate": 8e-4,
-        "pseudo_label_weight": 0.7,
-        "folds": 0,
-        "gate_confidence": 0.0,
-        "merge": "published",
-    },
+    "PRN P4 as published, width 8": PUBLISHED,
+    "PRN P4 as published, width 8, crops": {**PUBLISHED, "crop": 128},
 }
 """Refiners, each a row of the table. "gated" and "always on" share their networks."""
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -291,15 +291,20 @@ def score(
 
 
 class Bench:
-    """The data of a test-bed, read when the first run needs it."""
+    """The data of a test-bed, read when the first run needs it.
 
-    def __init__(self, options: argparse.Namespace, runs: Path) -> None:
-        self.options, self.runs = options, runs
+    `inputs` gives the classifier to start from and the training images' pseudo-masks.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, runs: Path, inputs: Callable[[], tuple[Path, Path]]
+    ) -> None:
+        self.options, self.runs, self.inputs = options, runs, inputs
         self.loaded: Any = None
 
     def load(self) -> Any:
         if self.loaded is None:
-            net, masks = prepare(self.options, self.runs)
+            net, masks = self.inputs()
             found = load_classifier(net)
             items = {
                 split: TagFolder(self.options.data, split=split, labels=self.options.labels)
@@ -342,6 +347,7 @@ class Bench:
         seen = score(halves, true_rows, background, readings=False)
         content = {"variant": asdict(variant), "seconds": seconds, "curve": curve, "test": test,
                    "train": seen}  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
         torch.save(content, temporary)
         temporary.rename(path)
@@ -466,6 +472,13 @@ def signed(interval: Interval) -> str:
     return f"{100 * interval.difference:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """How the segmenters of a test-bed are trained."""
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=5e-4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=["fit", "table"])
@@ -479,9 +492,7 @@ def main() -> None:
     parser.add_argument("--constant", type=float, default=0.01, help="background; best on val")
     parser.add_argument("--variants", nargs="+", help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    add_training(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     name = f"rectify_gain_{options.labels.removeprefix('Segmentation').lower()}"
@@ -489,8 +500,7 @@ def main() -> None:
     if options.step == "table":
         table(runs, options, name)
         return
-    runs.mkdir(parents=True, exist_ok=True)
-    bench = Bench(options, runs)
+    bench = Bench(options, runs, lambda: prepare(options, runs))
     chosen = variants(options.labels)
     for seed in options.seeds:
         for variant in options.variants or chosen:

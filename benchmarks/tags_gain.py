@@ -1,17 +1,20 @@
 """Masks from tags: plain methods against the same with the add-on losses, seed by seed.
 
-Two steps, resumable run by run; figures come from the counts that the first step has kept:
+Steps, resumable run by run; figures come from the counts that the first two have kept:
 
-    python benchmarks/tags_gain.py fit   --data DIR/msrc-objects --seeds 0 1 2 3 4
-    python benchmarks/tags_gain.py table --data DIR/msrc-objects --out benchmarks/results
+    python benchmarks/tags_gain.py fit     --data DIR/msrc-objects --seeds 0 1 2 3 4
+    python benchmarks/tags_gain.py segment --data DIR/msrc-objects --seeds 0 1 2 3 4
+    python benchmarks/tags_gain.py table   --data DIR/msrc-objects --out benchmarks/results
 
 `DIR` is in the VOC layout with train, val and test. Classifiers learn from the tags of `train`. The
 background constant is the best one on `val`; `train` and `test` are then scored with it, their maps
 drawn for their true tags, as is usual for maps; one scale and its mirror image, since one run must
-stay short. A network that several recipes have in common is trained once a seed: the `++` recipes'
-tagger is the plain network, and AffinityNet and IRN go on from the plain maps. Beside them stands a
-control that learns nothing: a centred ellipse of the size that suits `val` best, in the class of
-each image's first tag.
+stay short. `segment` trains segmenters on the training masks, plain and with tag gate and
+rectification, on the test-bed of `rectify_gain.py`, all from the plain classifier of their seed,
+and scores `test`. A network that several recipes have in common is trained once a seed: the `++`
+recipes' tagger is the plain network, and AffinityNet and IRN go on from the plain maps. Beside them
+stands a control that learns nothing: a centred ellipse of the size that suits `val` best, in the
+class of each image's first tag.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import torch
 from torch import Tensor
 
 from outcome import Cell, write_outcome
+from rectify_gain import Bench, add_training, variants
 from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
@@ -51,6 +55,10 @@ PAIRS = {
 
 MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
 """Recipe -> the one whose maps it starts from; it has the same section `train`."""
+
+SEGMENTERS = "segmenters"
+RECTIFIED = ("gate + any every 1", "gate + foreground .1")
+"""Variant of `rectify_gain.py` for data without and with a background class."""
 
 SPLITS = ("val", "train", "test")
 CONSTANTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
@@ -133,6 +141,35 @@ def _irn(affinity: Path) -> bool:
     return isinstance(load_affinity(affinity), IRNet)
 
 
+def segment(options: argparse.Namespace, runs: Path, recipe: str, seed: int) -> None:
+    """Segmenters on one run's masks, without and with rectification."""
+    masks = runs / f"{recipe}-{seed}" / "masks"
+    if not masks.exists():
+        return
+    bench = Bench(options, masks.parent / SEGMENTERS, lambda: (runs / f"cam-{seed}" / "net", masks))
+    known = variants(options.labels)
+    for name in options.variants or ("flat", RECTIFIED[options.labels == "SegmentationClass"]):
+        bench.fit(name, known[name], seed)
+
+
+def segmenter_scores(run: Path, seed: int) -> dict[str, Any]:
+    """Figures of the segmenters trained on a run's masks, as `fit` keeps those of maps."""
+    found: dict[str, Any] = {}
+    for path in sorted((run / SEGMENTERS).glob(f"*-{seed}.pt")):
+        counts = torch.load(path, weights_only=True)["test"]["plain"]
+        region, boundary = counts["region"], counts["boundary"]
+        kind = "" if path.stem.startswith("flat") else " with gate and rectification"
+        first = int(bool(counts["behind"][:, 0].any()))
+        found[f"segmenter{kind}, test"] = {
+            "region": region,
+            "boundary": boundary,
+            "mean_iou": float(iou(region.sum(0)).nanmean()),
+            "boundary_f": float(boundary_f(boundary.sum(0))[first:].nanmean()),
+            "tag_map": None,
+        }
+    return found
+
+
 def control(data: Path, labels: str, out: Path) -> None:
     """The ellipse that learns nothing."""
     run = out / "ellipse-0"
@@ -179,21 +216,30 @@ def table(out: Path, results: Path, name: str, command: str) -> None:
     runs: dict[str, dict[int, Any]] = {}
     for path in sorted(out.glob("*/scores.pt")):
         recipe, _, seed = path.parent.name.rpartition("-")
-        runs.setdefault(recipe, {})[int(seed)] = torch.load(path, weights_only=True)
+        run = torch.load(path, weights_only=True)
+        run["scores"] |= segmenter_scores(path.parent, int(seed))
+        runs.setdefault(recipe, {})[int(seed)] = run
     rows: list[dict[str, Cell]] = []
     for recipe, seeds in runs.items():
         plain = next((p for p, plus in PAIRS.items() if plus == recipe), None)
-        for what in next(iter(seeds.values()))["scores"]:
-            rows.append(row_of(recipe, what, seeds, runs.get(plain or "", {})))
+        for what in dict.fromkeys(w for run in seeds.values() for w in run["scores"]):
+            pair = having(what, seeds), having(what, runs.get(plain or "", {}))
+            rows.append(row_of(recipe, what, *pair))
     notes = [
         "maps: activation maps of the true tags at the constant that is best on val; masks: after "
-        "the dense CRF or the walk, of the training images, background score the best on val. "
+        "the dense CRF or the walk, of the training images, background score the best on val; "
+        "segmenter: trained on these masks (see benchmarks/rectify_gain.py). "
         "boundary F: over object classes (HFPL's protocol, "
         "absent classes left out).",
         "Differences: to the plain method with the same seeds, 95% paired bootstrap intervals over "
         "images, averaged over seeds. ellipse: the control that learns nothing.",
     ]
     write_outcome(results / f"{name}.json", name=name, command=command, rows=rows, notes=notes)
+
+
+def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
+    """The runs that have been scored for it."""
+    return {seed: run for seed, run in seeds.items() if what in run["scores"]}
 
 
 def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any]) -> dict[str, Cell]:
@@ -236,13 +282,15 @@ def signed(interval: Interval) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["fit", "table"])
+    parser.add_argument("step", choices=["fit", "segment", "table"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", default="SegmentationClass")
     parser.add_argument("--runs", type=Path, default=Path("runs/tags_gain"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--recipes", nargs="+", default=[r for pair in PAIRS.items() for r in pair])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--variants", nargs="+", help="segment: of rectify_gain.py")
+    add_training(parser)
     parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="STAGE.KEY=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -252,9 +300,13 @@ def main() -> None:
         command = "python benchmarks/tags_gain.py fit|table --data msrc-objects"
         table(runs, options.out, name, command)
         return
-    control(options.data, options.labels, runs)
+    if options.step == "fit":
+        control(options.data, options.labels, runs)
     for seed in options.seeds:
         for recipe in options.recipes:
+            if options.step == "segment":
+                segment(options, runs, recipe, seed)
+                continue
             fit(options.data, options.labels, runs, recipe, seed, options.sets)
 
 

@@ -138,6 +138,7 @@ def masks(
     """Turn activation maps into pseudo-masks that a segmenter can be trained on."""
     from segmend.cli.settings import print_settings, write_run_record
     from segmend.cli.tag_recipes import resolve_stage
+    from segmend.tags.background_choice import CHOICE
     from segmend.tags.jobs import make_masks
     from segmend.tags.options import MaskOptions
     from segmend.tags.pictures import picture_of_masks
@@ -151,6 +152,8 @@ def masks(
     picture = picture_of_masks(cams, paths, items, out, shown=SHOWN)
     inputs = {"cams": cams, "affinity": affinity, **folder.inputs()}
     write_run_record(out, "tags masks", options, {"inputs": inputs})
+    if (out / CHOICE).exists():
+        typer.echo(f"background score, chosen by colours: {out / CHOICE}")
     typer.echo(f"{len(paths)} pseudo-masks: {paths[0].parent}\npicture: {picture}")
 
 

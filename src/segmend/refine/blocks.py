@@ -32,6 +32,15 @@ class BatchNorm(nn.BatchNorm2d):
             return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
         return super().forward(input)
 
+    def merged_into(self, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that equals `conv` and then this norm in eval mode."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert conv.bias is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        bias = (conv.bias - self.running_mean) * scale + self.bias
+        return conv.weight * scale.view(-1, 1, 1, 1), bias
+
 
 def make_norm(kind: NormKind) -> MakeNorm:
     """The constructor of a norm layer, by kind: (channels) -> module."""
@@ -41,7 +50,7 @@ def make_norm(kind: NormKind) -> MakeNorm:
 
 
 class ConvNorm(nn.Module):
-    """Convolution (same size, with bias) and norm."""
+    """Convolution (same size, with bias) and norm; one convolution where running statistics hold."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, make: MakeNorm) -> None:
         super().__init__()
@@ -49,7 +58,10 @@ class ConvNorm(nn.Module):
         self.norm = make(outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.norm(self.conv(features))  # type: ignore[no-any-return]
+        norm = self.norm
+        if self.training or not isinstance(norm, BatchNorm) or norm.batch_statistics:
+            return norm(self.conv(features))  # type: ignore[no-any-return]
+        return F.conv2d(features, *norm.merged_into(self.conv), padding=self.conv.padding)
 
 
 class RecurrentUnit(nn.Module):

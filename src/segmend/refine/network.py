@@ -97,6 +97,7 @@ class PatchRefineNet(nn.Module):
             None if variant == "P0" else Decoder(widths, head_kernel, make_norm(patch_norm))
         )
         self.batch_statistics = batch_statistics
+        self.to(memory_format=torch.channels_last)  # faster on CPUs and tensor cores alike
 
     @property
     def batch_statistics(self) -> bool:

@@ -9,7 +9,16 @@ from segmend.tags.activation import Normalisation, background_score, normalise_c
 from segmend.tags.affinity_network import AffinityNet, IRNet, Walk
 from segmend.tags.cam_files import CamFile
 from segmend.tags.options import MaskOptions
-from segmend.tags.pseudo_masks import Background, BackgroundPower, PseudoMask, pseudo_mask
+from segmend.tags.pseudo_masks import (
+    BACKGROUND,
+    Background,
+    BackgroundPower,
+    PseudoMask,
+    pseudo_mask,
+)
+
+WALK_POWER = 16.0
+"""Published with AffinityNet (its code says 16 for VOC)."""
 
 
 def mask_of(
@@ -20,12 +29,16 @@ def mask_of(
     background: int | None,
     affinity: AffinityNet | IRNet | None = None,
 ) -> PseudoMask:
-    """The pseudo-mask of an image (3, H, W), of the classes that its file of maps has."""
-    score: Background = options.constant
-    if options.power is not None:
+    """The pseudo-mask of an image (3, H, W), of the classes that its file of maps has.
+
+    A background score that the options leave open is the published one: `settle_background`
+    chooses it for a whole set.
+    """
+    score: Background = None
+    if background is not None and options.power is not None:
         score = BackgroundPower(options.power)
-    if background is None:
-        score = None
+    elif background is not None:
+        score = BACKGROUND if options.constant is None else options.constant
     maps, tags = cams.dense(), cams.tags()
     normalise: Normalisation | None = options.normalisation
     if affinity is not None and bool((tags > 0.5).any()):
@@ -66,7 +79,8 @@ def walked(
     if isinstance(affinity, IRNet) or background is None:
         spread = affinity.spread(scores, image[None], walk)[0]
     else:
-        first = background_score(scores, power=options.walk_power)[:, None]
+        power = WALK_POWER if options.walk_power is None else options.walk_power
+        first = background_score(scores, power=power)[:, None]
         behind, *rest = affinity.spread(torch.cat([first, scores], 1), image[None], walk)[0]
         spread = torch.stack(rest)
     result = torch.zeros_like(maps)

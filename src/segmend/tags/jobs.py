@@ -16,6 +16,7 @@ from segmend.engine.seeds import seed_everything
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
 from segmend.tags.affinity_jobs import AffinityOptions, load_affinity, suggest_labels
+from segmend.tags.background_choice import settle_background
 from segmend.tags.cam_files import read_cams, write_cams
 from segmend.tags.classifier_files import (
     TAGGER,
@@ -160,6 +161,7 @@ def make_masks(
 
     A mask shows no other classes than those that the file of maps has: the tags it was drawn for.
     With `affinity`, what `train_affinity` wrote, the maps first take its random walk.
+    A background score that `options` leave open is chosen first (`settle_background`).
     With `options.write_confidence`, 16-bit PNG maps of the winning class's posterior go to
     `out`/confidence and masks to `out`/masks; else masks go to `out`.
     """
@@ -167,6 +169,10 @@ def make_masks(
     paths = [folder / f"{name}.png" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
     network = None if affinity is None else load_affinity(affinity)
+    if todo:
+        options = settle_background(
+            options, cams, items, out, affinity=network, resume=resume, progress=progress
+        )
     for index in track(todo, description="pseudo-masks", enabled=progress):
         file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
         image = items[index]["image"]

@@ -81,16 +81,21 @@ class CamOptions(BaseModel):
 class MaskOptions(BaseModel):
     """Settings of `segmend tags masks`.
 
-    The background's constant depends on data and network; `segmend tags evaluate --cams` finds the
-    best one where some true masks are at hand.
+    The best background score depends on data and network. Left open, `constant` (after
+    AffinityNet's walk `walk_power`) is the one whose masks tell the most about colours, see
+    `settle_background`; where some true masks are at hand, `segmend tags evaluate --cams` finds it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     normalisation: Normalisation = "min-max"
-    constant: float = Field(0.15, ge=0, le=1, description="Background score.")
+    constant: float | None = Field(
+        None, ge=0, le=1, description="Background score; null: chosen by colours."
+    )
     power: float | None = Field(None, gt=0, description="Or (1 - max)^power; wins over constant.")
-    walk_power: float = Field(16.0, gt=0, description="AffinityNet: background of the walk.")
+    walk_power: float | None = Field(
+        None, gt=0, description="AffinityNet: (1 - max)^walk_power walks along; null: chosen."
+    )
     walk_beta: float = Field(8.0, gt=0, description="Exponent of affinities; IRN: 10.")
     walk_steps: int = Field(256, ge=0, description="2**8 in AffinityNet and IRN, 2**6 in SEAM.")
     refine: Literal["crf", "pamr", "none"] = "crf"
