@@ -43,8 +43,9 @@ from segmend.metrics import (
     paired_bootstrap,
     region_counts,
 )  # fmt: skip
+from segmend.models.backbones import build_backbone
 from segmend.rectify import OutOfCandidateRectification, candidates_of, masked_labels
-from segmend.rectify.decoders import DeepLab, SqueezeNetStages
+from segmend.rectify.decoders import DeepLab
 from segmend.rectify.masking import Masking
 from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec
 from segmend.tags.classifier_files import load_classifier
@@ -320,7 +321,7 @@ class Bench:
         return self.loaded
 
     def halves(self, spec: RectifiedSpec, classifier: Any, variant: Variant) -> Halves:
-        trunk = DeepLab(SqueezeNetStages(bundled=False), spec.architecture, width=CONTEXT)
+        trunk = DeepLab(build_backbone(weights="none"), spec.architecture, width=CONTEXT)
         model = RectifiedSegmenter(
             trunk, spec, gate_strength=variant.strength, tag_weight=variant.tag_weight
         )

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from segmend import SegmendError
-from segmend.tags.backbones import Transformer
+from segmend.models.backbones import Transformer
 from segmend.tags.inference import image_maps
 from segmend.tags.loss import tag_loss
 from segmend.tags.mctformer import distinct_tokens_loss, ranking_pool

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
-from segmend.models.segmenters import IMAGENET_MEAN, IMAGENET_STD, Weights
+from segmend.models.segmenters import IMAGENET_MEAN, IMAGENET_STD
 from segmend.rectify.decoders import DeepLab, Features, SmpTrunk, build_trunk
 from segmend.rectify.gate import TagGate
 from segmend.rectify.head import hierarchical_logits
@@ -169,7 +169,7 @@ class RectifiedSegmenter(nn.Module):
 def build_rectified(
     spec: RectifiedSpec,
     *,
-    weights: Weights = "bundled",
+    weights: str = "bundled",
     gate_strength: float = 1.0,
     tag_weight: float = 0.3,
 ) -> RectifiedSegmenter:

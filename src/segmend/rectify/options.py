@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.engine.options import TrainOptions
-from segmend.models.segmenters import Weights
 from segmend.rectify.groups import BackgroundJoins, Dropped
 from segmend.rectify.loss import Average
 from segmend.rectify.masking import Masking
@@ -34,8 +33,10 @@ class RectifyOptions(TrainOptions):
     architecture: str = Field(
         "deeplabv1", description="deeplabv1, deeplabv2, or one of smp, such as deeplabv3plus."
     )
-    encoder: str = Field("squeezenet1_0", description="Or tu-NAME of timm, or a name of smp.")
-    weights: Weights = "bundled"
+    encoder: str = Field(
+        "squeezenet1_0", description="Or tu-NAME of timm, resnet38 (DeepLab), or a name of smp."
+    )
+    weights: str = Field("bundled", description="Or none, hub (timm downloads), or a file.")
     head: Head | Literal["auto"] = Field(
         "auto", description="auto: hierarchical where there is a background class."
     )

@@ -50,7 +50,7 @@ def make_norm(kind: NormKind) -> MakeNorm:
 
 
 class ConvNorm(nn.Module):
-    """Convolution (same size, with bias) and norm; one convolution where running statistics hold."""
+    """Convolution (same size, with bias) and norm; in eval mode the two are one convolution."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, make: MakeNorm) -> None:
         super().__init__()

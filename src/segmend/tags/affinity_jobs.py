@@ -24,9 +24,9 @@ from segmend.engine.seeds import seed_everything
 from segmend.engine.task import SegmentationTask
 from segmend.engine.training import TrainResult, segmentation_crops, train_model
 from segmend.errors import SegmendError
+from segmend.models.backbones import build_backbone
 from segmend.tags.affinity import RADIUS, affinity_labels
 from segmend.tags.affinity_network import AffinityMethod, AffinityNet, IRNet
-from segmend.tags.backbones import build_backbone
 from segmend.tags.cam_files import CamFile, read_cams
 from segmend.tags.classifier_files import load_classifier
 from segmend.tags.irn import TRAINING_RADIUS, confident_labels

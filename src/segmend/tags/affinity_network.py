@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segmend.models.backbones import Backbone
 from segmend.tags.affinity import (
     Offset,
     affinity_loss,
@@ -16,7 +17,6 @@ from segmend.tags.affinity import (
     pair_labels,
     pairwise_affinity,
 )
-from segmend.tags.backbones import Backbone
 from segmend.tags.irn import boundary_affinity, boundary_walk, irn_loss, upsampled_scores
 from segmend.tags.network import ImageNetwork
 from segmend.tags.random_walk import random_walk

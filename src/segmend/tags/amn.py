@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
+from segmend.models.backbones import Backbone
 from segmend.tags.activation import at_least_float32, check_maps
-from segmend.tags.backbones import Backbone
 from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading
 from segmend.tags.pooling import pool_scores
 

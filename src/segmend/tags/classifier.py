@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
+from segmend.models.backbones import Backbone
 from segmend.models.segmenters import IMAGENET_MEAN, IMAGENET_STD
-from segmend.tags.backbones import Backbone
 from segmend.tags.pooling import pool_scores
 
 Method = Literal["cam", "puzzle", "recam", "sipe", "amn", "seam", "ppc", "mctformer", "mctformer+"]

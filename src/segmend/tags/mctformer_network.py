@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
-from segmend.tags.backbones import Transformer
+from segmend.models.backbones import Transformer
 from segmend.tags.classifier import ClassifierSpec, Reading, TagClassifier
 from segmend.tags.mctformer import mctformer_cams
 

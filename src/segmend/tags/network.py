@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from segmend.errors import SegmendError
+from segmend.models.backbones import build_backbone
 from segmend.models.segmenters import SQUEEZENET
 from segmend.tags.amn import AmnClassifier
-from segmend.tags.backbones import build_backbone
 from segmend.tags.classifier import (
     CamClassifier,
     ClassifierSpec,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segmend.errors import SegmendError
+from segmend.models.backbones import Backbone
 from segmend.tags.activation import at_least_float32, check_maps, check_tags, check_valid, max_norm
-from segmend.tags.backbones import Backbone
 from segmend.tags.classifier import ClassifierSpec
 from segmend.tags.seam_network import SeamClassifier, View
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segmend.models.backbones import Backbone
 from segmend.tags.activation import at_least_float32, check_tags, check_valid
-from segmend.tags.backbones import Backbone
 from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading, map_head
 from segmend.tags.pooling import pool_scores
 

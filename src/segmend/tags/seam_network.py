@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmend.tags.backbones import Backbone
+from segmend.models.backbones import Backbone
 from segmend.tags.classifier import CamClassifier, ClassifierSpec, Reading
 from segmend.tags.pixel_correlation import PixelCorrelation
 from segmend.tags.pooling import pool_scores

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segmend.tags.backbones import Backbone
+from segmend.models.backbones import Backbone
 
 
 class _Unit(nn.Module):

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from segmend.errors import SegmendError
+from segmend.models.backbone_weights import load_backbone, read_weights, weights_file
 from segmend.models.segmenters import SQUEEZENET
 from segmend.models.squeezenet import CHANNELS, STAGES, SqueezeNetEncoder
-from segmend.tags.backbone_weights import load_backbone, read_weights, weights_file
 
 STRIDES = (8, 16)
 RESNET38 = "resnet38"
@@ -136,7 +136,7 @@ def _resnet38(stride: int, weights: str, file: Path | None) -> Backbone:
             f"{RESNET38}: has stride 8 (asked for {stride}) and no weights to download; say "
             'weights=FILE with the published ones, or weights="none"'
         )
-    from segmend.tags.resnet38 import ResNet38
+    from segmend.models.resnet38 import ResNet38
 
     network: Backbone = ResNet38()
     return network if file is None else load_backbone(network, file)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from segmend import SegmendError
-from segmend.tags.backbone_weights import load_backbone
-from segmend.tags.backbones import build_backbone
+from segmend.models.backbone_weights import load_backbone
+from segmend.models.backbones import build_backbone
+from segmend.models.resnet38 import ResNet38
 from segmend.tags.network import build_classifier
-from segmend.tags.resnet38 import ResNet38
 
 # Wu et al., table 1, model A1: (units, convolutions of a unit as (in, out, side)); the first
 # convolution of a stage's later units takes what the stage gives.
