@@ -202,21 +202,17 @@ def test_a_finished_step_is_not_done_again(run, data):
 
 @pytest.fixture(scope="module")
 def untagged(data, tmp_path_factory):
-    """Some of the images again, whose list knows no tag."""
+    """Some of the images again, alone in a folder."""
     folder = tmp_path_factory.mktemp("untagged")
-    names = TagFolder(data, split="train").names[:3]
-    for name in names:
+    for name in TagFolder(data, split="train").names[:3]:
         shutil.copy(data / "JPEGImages" / f"{name}.png", folder)
-    rows = "".join(f"{name},\n" for name in names)
-    (folder / "tags.csv").write_text(f"image,tags\n{rows}")
-    shutil.copy(data / "classes.json", folder)
     return folder
 
 
 @pytest.mark.parametrize("where", ["network", "folder"])
 def test_tags_that_a_network_tells_flow_into_masks_and_labels(run, untagged, tmp_path, where):
     """The data has no tag; those of the plain network are what the file's scores say."""
-    here = ["--data", untagged]
+    here = ["--data", untagged, "--tags", "none", "--classes", run / "net" / "classifier.json"]
     source = "network" if where == "network" else run / "net" / "tagger"
     for step in (
         ["cams", "--run", run / "net", *here, "--out", tmp_path / "c", "--tags-from", source,
@@ -242,7 +238,7 @@ def test_tags_that_a_network_tells_flow_into_masks_and_labels(run, untagged, tmp
 
 
 def test_without_tags_from_a_network_an_image_without_tags_is_background(run, untagged, tmp_path):
-    here = ["--data", untagged]
+    here = ["--data", untagged, "--tags", "none", "--classes", run / "net" / "classifier.json"]
     for step in (
         ["cams", "--run", run / "net", *here, "--out", tmp_path / "c"],
         ["masks", "--cams", tmp_path / "c", *here, "--out", tmp_path / "m"],

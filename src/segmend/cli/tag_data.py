@@ -20,7 +20,7 @@ DATA = Annotated[
 SPLIT = Annotated[str | None, typer.Option(help="VOC layout: the list to follow, such as train.")]
 TAGS = Annotated[
     str | None,
-    typer.Option(help="File of tags (CSV, JSON, NPY), folder of VOC boxes, or the word masks."),
+    typer.Option(help="File of tags (CSV, JSON, NPY), folder of VOC boxes, or masks or none."),
 ]
 CLASSES = Annotated[Path | None, typer.Option(help="File of class names, one a line, or JSON.")]
 LABELS = Annotated[

@@ -31,8 +31,8 @@ class TagFolder(Dataset[dict[str, Any]]):
 
     Args:
         root: a folder in the VOC layout (it has `JPEGImages`), or of images, subfolders included.
-        tags: a file or folder as in `read_tag_rows`, or "masks": the classes that each mask
-            shows. None takes the first of these that is there: `tags.json` (`tags_all.json` for
+        tags: a file or folder as in `read_tag_rows`; "masks": the classes that each mask shows;
+            "none": no image has any, as where a network is to tell them. None takes the first of these that is there: `tags.json` (`tags_all.json` for
             `labels="SegmentationAll"`), `tags.csv` in or beside the folder, masks, `Annotations`.
         classes: names in label order, a file of them (.json list, or text with one a line), or
             None: as in `VOCFolder`; in a folder of images those of a `classes.json` or
@@ -75,7 +75,7 @@ class TagFolder(Dataset[dict[str, Any]]):
         found = Path(folder) if folder is not None and (masks or Path(folder).is_dir()) else None
         source = self._tag_source(tags, found)
         found = found if with_masks or source == "masks" else None
-        rows = [] if source == "masks" else read_tag_rows(source)
+        rows = [] if source in ("masks", "none") else read_tag_rows(source)
         names = self._class_names(classes, rows, voc=voc)
         self.classes = tuple(names)
         self.num_classes = len(self.classes)
@@ -83,7 +83,9 @@ class TagFolder(Dataset[dict[str, Any]]):
         self.num_tags = self.num_classes - (self.background is not None)
         matches, known = self._match(voc, split, found, partial)
         self._table: Tensor | None = None
-        if source != "masks":
+        if source == "none":
+            self._table = torch.zeros(len(matches), self.num_tags)
+        elif source != "masks":
             self._table, kept = tag_table(
                 rows, [m.name for m in matches], self.classes, also=known, source=source,
                 background=self.background, partial=partial,
@@ -138,7 +140,7 @@ class TagFolder(Dataset[dict[str, Any]]):
                 raise SegmendError(f"{self.root}: tags='masks' needs masks; none found")
             return "masks"
         if tags is not None:
-            return Path(tags)
+            return "none" if tags == "none" else Path(tags)
         name = "tags_all.json" if self.labels == "SegmentationAll" else "tags.json"
         places = [self.root / name, self.root / "tags.csv", self.root.parent / "tags.csv"]
         places += [self.root.parent / name]
@@ -150,7 +152,8 @@ class TagFolder(Dataset[dict[str, Any]]):
         if (self.root / "Annotations").is_dir():
             return self.root / "Annotations"
         raise SegmendError(
-            f"{self.root}: no tags found ({name}, tags.csv, masks or Annotations); name the file"
+            f"{self.root}: no tags found ({name}, tags.csv, masks or Annotations); name the file, "
+            "or say tags='none' where a network is to tell them"
         )
 
     def _class_names(
