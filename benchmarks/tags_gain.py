@@ -121,7 +121,7 @@ def tuned_masks(
 ) -> TagScores:
     """Masks of the training images with the background score that is best on val."""
     name = "walk_power" if affinity is not None and not _irn(affinity) else "constant"
-    values = (4.0, 8.0, 16.0, 32.0) if name == "walk_power" else CONSTANTS
+    values = (4.0, 16.0, 64.0, 128.0, 256.0, 512.0) if name == "walk_power" else CONSTANTS
     if items["val"].background is None:
         values = values[:1]
     best: tuple[float, float] = (-1.0, values[0])

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from segmend import SegmendError
 from segmend.data.images import write_image
+from segmend.data.masks import read_mask
 from segmend.data.tags import TagFolder
+from segmend.tags.affinity_jobs import AffinityOptions, label_backgrounds, suggest_labels
 from segmend.tags.background_choice import (
     CONSTANTS,
     colour_clusters,
@@ -110,3 +112,35 @@ def test_a_broken_record_of_the_choice_is_named(tmp_path):
     (tmp_path / "background.json").write_text('{"constant": 0.1')
     with pytest.raises(SegmendError, match=r"background\.json: not readable"):
         settle_background(MaskOptions(), tmp_path / "cams", items, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(("method", "names"), [("affinitynet", ("low_power", "high_power")),
+                                               ("irn", ("strict", "lenient"))])  # fmt: skip
+def test_backgrounds_of_affinity_labels_are_the_published_ones_at_the_published_level(
+    method, names
+):
+    published = {"low_power": 4, "high_power": 32, "strict": 0.3, "lenient": 0.05}
+    found = label_backgrounds(0.123 if method == "affinitynet" else 0.15)
+    for name in names:
+        assert found[name] == pytest.approx(published[name], rel=0.01)
+
+
+@given(st.floats(0, 1))
+def test_backgrounds_of_affinity_labels_are_in_order_at_any_level(constant):
+    found = label_backgrounds(constant)
+    assert 0 < found["low_power"] < found["high_power"] < math.inf
+    assert 0 <= found["lenient"] <= found["strict"] <= 1
+
+
+def test_labels_of_steep_maps_still_name_the_object(tmp_path):
+    """Published powers would call all but a steep map's peak background or unsure."""
+    items = disks(tmp_path, fall=-math.log(0.02))
+    shares = {}
+    for name, powers in {"open": {}, "published": {"low_power": 4.0, "high_power": 32.0}}.items():
+        paths = suggest_labels(
+            AffinityOptions(**powers), tmp_path / "cams", items, tmp_path / name, progress=False
+        )
+        labels = [read_mask(path, num_classes=2, encoding="index") for path in paths]
+        shares[name] = float(torch.stack(labels).eq(1).float().mean())
+    disk = math.pi * 100 / (SIZE[0] * SIZE[1])
+    assert shares["open"] > 0.5 * disk > shares["published"]

@@ -32,8 +32,9 @@ class TagFolder(Dataset[dict[str, Any]]):
     Args:
         root: a folder in the VOC layout (it has `JPEGImages`), or of images, subfolders included.
         tags: a file or folder as in `read_tag_rows`; "masks": the classes that each mask shows;
-            "none": no image has any, as where a network is to tell them. None takes the first of these that is there: `tags.json` (`tags_all.json` for
-            `labels="SegmentationAll"`), `tags.csv` in or beside the folder, masks, `Annotations`.
+            "none": no image has any, as where a network is to tell them. None takes the first of
+            these that is there: `tags.json` (`tags_all.json` for `labels="SegmentationAll"`),
+            `tags.csv` in or beside the folder, masks, `Annotations`.
         classes: names in label order, a file of them (.json list, or text with one a line), or
             None: as in `VOCFolder`; in a folder of images those of a `classes.json` or
             `classes.txt` in or beside it, else "background" and all names in the tags, sorted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from segmend.errors import SegmendError
 from segmend.models.backbones import build_backbone
 from segmend.tags.affinity import RADIUS, affinity_labels
 from segmend.tags.affinity_network import AffinityMethod, AffinityNet, IRNet
+from segmend.tags.background_choice import settle_background
 from segmend.tags.cam_files import CamFile, read_cams
 from segmend.tags.classifier_files import load_classifier
 from segmend.tags.irn import TRAINING_RADIUS, confident_labels
+from segmend.tags.options import MaskOptions
 from segmend.tags.pseudo_masks import BackgroundPower, pseudo_mask
 
 FILE = "affinity.json"
@@ -37,7 +40,11 @@ IGNORED = 255
 
 
 class AffinityOptions(TrainOptions):
-    """Settings of `segmend tags affinity`. Defaults of the labels: AffinityNet's and IRN's code."""
+    """Settings of `segmend tags affinity`.
+
+    The backgrounds of the labels are left open by default: they follow from the maps' own best
+    background score, as the published ones do from theirs (`label_backgrounds`).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,10 +54,16 @@ class AffinityOptions(TrainOptions):
     batch_size: int = Field(8, ge=1)
     lr: float = Field(1e-3, gt=0)
     radius: int | None = Field(None, ge=2, description="Of pairs, in cells; none: 5, IRN 10.")
-    low_power: float = Field(4.0, gt=0, description="Much background: what is left is foreground.")
-    high_power: float = Field(32.0, gt=0, description="Little background: what is, is safe.")
-    strict: float = Field(0.3, ge=0, le=1, description="IRN: the same by constants.")
-    lenient: float = Field(0.05, ge=0, le=1)
+    low_power: float | None = Field(
+        None, gt=0, description="Much background: what is left is foreground. Published: 4."
+    )
+    high_power: float | None = Field(
+        None, gt=0, description="Little background: what is, is safe. Published: 32."
+    )
+    strict: float | None = Field(
+        None, ge=0, le=1, description="IRN: the same by constants. Published: 0.3."
+    )
+    lenient: float | None = Field(None, ge=0, le=1, description="Published: 0.05.")
 
 
 @dataclass(frozen=True)
@@ -153,6 +166,8 @@ def suggest_labels(
     """
     paths = [out / f"{name}.png" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
+    if todo:
+        options = _settled(options, cams, items, out, resume=resume, progress=progress)
     for index in track(todo, description="affinity labels", enabled=progress):
         file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
         labels = labels_of(options, file, items[index]["image"], items.background)
@@ -160,10 +175,51 @@ def suggest_labels(
     return paths
 
 
+def _settled(
+    options: AffinityOptions,
+    cams: Path,
+    items: TagFolder,
+    out: Path,
+    *,
+    resume: bool,
+    progress: bool,
+) -> AffinityOptions:
+    """`options` with the labels' backgrounds that they leave open."""
+    names = ("strict", "lenient") if options.method == "irn" else ("low_power", "high_power")
+    missing = [name for name in names if getattr(options, name) is None]
+    if items.background is None or not missing:
+        return options
+    maps = MaskOptions(normalisation="max")
+    found = settle_background(maps, cams, items, out, resume=resume, progress=progress)
+    assert found.constant is not None
+    known = label_backgrounds(found.constant)
+    return options.model_copy(update={name: known[name] for name in missing})
+
+
+def label_backgrounds(constant: float) -> dict[str, float]:
+    """Backgrounds of the labels for maps whose best background score is `constant`, in [0, 1].
+
+    They stand to it as the published ones to theirs: AffinityNet's powers 4 and 32 cut maps at
+    0.276 and 0.077, where (1 - x)^power = x, its walk's 16 at 0.123; IRN's constants are 0.3 and
+    0.05 beside 0.15.
+    """
+    constant = min(max(constant, 1e-3), 0.4)  # beyond, powers lose their meaning
+    low, high = (constant * level / 0.123 for level in (0.276, 0.077))
+    return {
+        "low_power": math.log(low) / math.log1p(-low),
+        "high_power": math.log(high) / math.log1p(-high),
+        "strict": 2 * constant,
+        "lenient": constant / 3,
+    }
+
+
 def labels_of(
     options: AffinityOptions, file: CamFile, image: Tensor, background: int | None
 ) -> Tensor:
-    """Labels, int64 (H, W), of an image (3, H, W), of the classes that its file of maps has."""
+    """Labels, int64 (H, W), of an image (3, H, W), of the classes that its file of maps has.
+
+    Where there is a background class, the options must say its scores.
+    """
     maps, tags = file.dense(), file.tags()
     if background is None:
         return pseudo_mask(
@@ -174,14 +230,20 @@ def labels_of(
             pseudo_mask(
                 maps, tags, image, background=score, normalise="max", crf="confident-labels"
             ).labels
-            for score in (options.strict, options.lenient)
+            for score in _given(options.strict, options.lenient)
         )
         return confident_labels(strict, lenient)
     low, high = (
         pseudo_mask(maps, tags, image, background=BackgroundPower(power), normalise="max").labels
-        for power in (options.low_power, options.high_power)
+        for power in _given(options.low_power, options.high_power)
     )
     return affinity_labels(low, high)
+
+
+def _given(*scores: float | None) -> list[float]:
+    if None in scores:
+        raise SegmendError("affinity labels: the background scores are open; see suggest_labels")
+    return [score for score in scores if score is not None]
 
 
 class AffinityTask(SegmentationTask):
