@@ -8,11 +8,11 @@ target lies outside) an affinity is 0 and a label is False.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from segmend.errors import SegmendError
 
@@ -109,21 +109,54 @@ def pairwise_affinity(
         )
     height, width = features.shape[2:]
     features = features.to(torch.promote_types(features.dtype, torch.float32))
-    planes = []
-    for offset in offsets:
-        rows, cols = overlap(offset, height, width)
-        target_rows, target_cols = shifted(rows, cols, offset)
-        step = features[:, :, rows, cols] - features[:, :, target_rows, target_cols]
-        alike = torch.exp(-step.abs().mean(1))
-        frame = (cols.start, width - cols.stop, rows.start, height - rows.stop)
-        planes.append(F.pad(alike, frame))
-    if not planes:
+    if not offsets:
         return features.new_zeros(len(features), 0, height, width)
-    affinity = torch.stack(planes, 1)
+    distances: Tensor = _Distances.apply(features, tuple(offsets))
+    affinity = torch.exp(-distances)
     if borders == "all":
         return affinity
     exists = existing_pairs(height, width, offsets, borders=borders, device=features.device)
     return affinity.masked_fill(~exists, 0)
+
+
+class _Distances(torch.autograd.Function):
+    """Mean over channels of |F_i - F_j|, (N, D, H, W); infinite where no pair exists.
+
+    Autograd would keep every difference and fill a whole gradient map for each; here differences
+    are formed again, and all offsets add to one map.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, offsets: tuple[Offset, ...]) -> Tensor:
+        ctx.save_for_backward(features)
+        ctx.offsets = offsets
+        count, _, height, width = features.shape
+        distances = features.new_full((count, len(offsets), height, width), torch.inf)
+        for d, offset in enumerate(offsets):
+            rows, cols = overlap(offset, height, width)
+            distances[:, d, rows, cols] = _step(features, offset).abs_().mean(1)
+        return distances
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (features,) = ctx.saved_tensors
+        found = torch.zeros_like(features)
+        for d, offset in enumerate(ctx.offsets):
+            rows, cols = overlap(offset, features.shape[2], features.shape[3])
+            target_rows, target_cols = shifted(rows, cols, offset)
+            slope = _step(features, offset).sign_()
+            slope *= gradient[:, d, None, rows, cols] / features.shape[1]
+            found[:, :, rows, cols] += slope
+            found[:, :, target_rows, target_cols] -= slope
+        return found, None
+
+
+def _step(features: Tensor, offset: Offset) -> Tensor:
+    """Sources minus targets."""
+    rows, cols = overlap(offset, features.shape[2], features.shape[3])
+    target_rows, target_cols = shifted(rows, cols, offset)
+    return features[:, :, rows, cols] - features[:, :, target_rows, target_cols]
 
 
 def affinity_labels(
