@@ -65,9 +65,17 @@ CONSTANTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
 """Backgrounds tried on val for masks that are not cut at the maps' own."""
 
 
-def fit(data: Path, labels: str, out: Path, recipe: str, seed: int, sets: Sequence[str]) -> None:
+def fit(
+    data: Path,
+    labels: str,
+    out: Path,
+    recipe: str,
+    seed: int,
+    sets: Sequence[str],
+    variant: str = "",
+) -> None:
     """One training run: its maps and masks scored on all splits."""
-    run = out / f"{recipe}-{seed}"
+    run = out / f"{recipe}{variant}-{seed}"
     if (run / "scores.pt").exists():
         return
     start = time.perf_counter()
@@ -83,7 +91,7 @@ def fit(data: Path, labels: str, out: Path, recipe: str, seed: int, sets: Sequen
         train_tags(options.train, items["train"], run / "net", progress=False)
         found = maps_and_masks(options, items, run)
     for what, scores in found.items():
-        print(recipe, seed, what, scores.summary(), flush=True)
+        print(run.name, what, f"{scores.mean_iou:.3f} {scores.boundary_f:.3f}", flush=True)
     keep(run, found, time.perf_counter() - start)
 
 
@@ -221,7 +229,8 @@ def table(out: Path, results: Path, name: str, command: str) -> None:
         runs.setdefault(recipe, {})[int(seed)] = run
     rows: list[dict[str, Cell]] = []
     for recipe, seeds in runs.items():
-        plain = next((p for p, plus in PAIRS.items() if plus == recipe), None)
+        base = recipe.partition(",")[0]
+        plain = next((p for p, plus in PAIRS.items() if plus == base), None)
         for what in dict.fromkeys(w for run in seeds.values() for w in run["scores"]):
             pair = having(what, seeds), having(what, runs.get(plain or "", {}))
             rows.append(row_of(recipe, what, *pair))
@@ -290,6 +299,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=[r for pair in PAIRS.items() for r in pair])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--variants", nargs="+", help="segment: of rectify_gain.py")
+    parser.add_argument("--as", dest="named", help="of recipes with other settings: 'ISL alone'")
     add_training(parser)
     parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="STAGE.KEY=VALUE")
     options = parser.parse_args()
@@ -307,7 +317,8 @@ def main() -> None:
             if options.step == "segment":
                 segment(options, runs, recipe, seed)
                 continue
-            fit(options.data, options.labels, runs, recipe, seed, options.sets)
+            named = f", {options.named}" if options.named else ""
+            fit(options.data, options.labels, runs, recipe, seed, options.sets, named)
 
 
 if __name__ == "__main__":

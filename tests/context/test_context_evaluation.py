@@ -16,6 +16,7 @@ from segmend.context.evaluation import (
     best_threshold,
     beyond,
     counts,
+    mean_scores,
     score_contexts,
     score_difference,
 )
@@ -23,6 +24,7 @@ from segmend.context.jobs import read_sets
 from segmend.context.options import ContextOptions, context_methods
 from segmend.data.crowded_scenes import write_crowded_scenes
 from segmend.errors import SegmendError
+from segmend.metrics.volume import FIELDS
 
 
 @given(st.integers(0, 999))
@@ -74,6 +76,23 @@ def test_difference_leaves_cases_without_a_score_out_of_both():
     assert found.low == pytest.approx(0.1)
 
 
+def test_means_are_over_the_same_cases_whatever_is_found_where_nothing_is():
+    """A case without a target has a Dice of 0 or none, by whether anything was found there."""
+    rows = torch.full((3, len(FIELDS)), 0.8, dtype=torch.float64)
+    rows[2] = torch.nan
+    rows[:, FIELDS.index("false_positives")] = torch.tensor([1.0, 0.0, 0.0])
+    rows[:, FIELDS.index("false_positive_volume")] = torch.tensor([5.0, 1.0, 0.0])
+    quiet = mean_scores(rows)
+    rows[2, FIELDS.index("dice")] = rows[2, FIELDS.index("precision")] = 0
+    rows[2, FIELDS.index("false_positives")] = 2
+    loud = mean_scores(rows)
+    assert loud["dice"] == quiet["dice"] == pytest.approx(0.8)
+    assert (quiet["false_positives"], loud["false_positives"]) == (
+        pytest.approx(1 / 3), pytest.approx(1.0)
+    )  # fmt: skip
+    assert quiet["false_positive_volume"] == pytest.approx(2)
+
+
 def test_methods_keep_the_contexts_that_they_can_have():
     options = ContextOptions(num_context=4)
     found = {m: of_method(options, m).num_context for m in ("plain", "dilate", "learned", "kmeans")}
@@ -84,7 +103,7 @@ def test_methods_keep_the_contexts_that_they_can_have():
 
 
 def test_comparison_of_folders_end_to_end(tmp_path):
-    root = write_crowded_scenes(tmp_path / "data", counts=(8, 1, 1), size=(24, 24))
+    root = write_crowded_scenes(tmp_path / "data", counts=(16, 1, 1), size=(24, 24))
     options = ContextOptions(epochs=1, batch_size=2, crop=16, widths=(4, 6), threads=1)
     sets = read_sets(options, root / "train/images", root / "train/masks")
     rows = compare_contexts(options, sets, tmp_path / "out", progress=False)

@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 
-from segmend.context.evaluation import ContextScores, score_contexts, score_difference
+from segmend.context.evaluation import (
+    ContextScores,
+    mean_scores,
+    score_contexts,
+    score_difference,
+)
 from segmend.context.jobs import train_context
 from segmend.context.networks import ContextRun, load_context
 from segmend.context.options import ContextMethod, ContextOptions
@@ -110,18 +115,18 @@ def of_method(options: ContextOptions, method: ContextMethod) -> ContextOptions:
 
 def compared(method: str, scores: ContextScores, base: ContextScores, run: ContextRun) -> Compared:
     """The row of a method; the first one is compared to nothing."""
-    means = dict(zip(FIELDS, scores.tuned.nanmean(0).tolist(), strict=True))
+    holds = ~scores.tuned[:, FIELDS.index("sensitivity")].isnan()
     background = scores.background.sum(0)
     intervals: list[Interval | None] = [None, None]
-    if scores is not base:
+    if scores is not base and bool(holds.any()):
         intervals = [
-            score_difference(base.tuned[:, place], scores.tuned[:, place])
+            score_difference(base.tuned[holds, place], scores.tuned[holds, place])
             for place in (FIELDS.index("dice"), FIELDS.index("precision"))
         ]
     return Compared(
         method=method,
         num_context=run.options.num_context,
-        scores=means,
+        scores=mean_scores(scores.tuned),
         threshold=scores.threshold,
         dice_difference=intervals[0],
         precision_difference=intervals[1],

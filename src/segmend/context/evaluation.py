@@ -14,7 +14,7 @@ from segmend.context.merging import Merge, merge_background
 from segmend.engine.crops import Item, ItemSet
 from segmend.engine.progress import track
 from segmend.metrics.paired import Interval, paired_bootstrap
-from segmend.metrics.volume import volume_scores
+from segmend.metrics.volume import FIELDS, volume_scores
 
 MERGES: tuple[Merge, ...] = ("argmax", "sum")
 GRID = torch.linspace(-6, 6, 97)
@@ -142,8 +142,24 @@ def beyond(margins: Tensor, target: Tensor) -> Tensor:
     return torch.stack([values.new_tensor(values.numel()), -values.sum(), (values > 0).sum()])
 
 
+def mean_scores(rows: Tensor) -> dict[str, float]:
+    """Means by field of `VolumeScores` over cases, from (N, fields).
+
+    Over the cases that hold a target, the false-positive figures over all: where there is nothing
+    to find, a method that finds nothing has no Dice and one that errs has 0, and means over what is
+    left would be over other cases for each method.
+    """
+    holds = ~rows[:, FIELDS.index("sensitivity")].isnan()
+    means = dict(zip(FIELDS, rows[holds].nanmean(0).tolist(), strict=True))
+    for field in ("false_positive_volume", "false_positives"):
+        means[field] = float(rows[:, FIELDS.index(field)].nanmean())
+    return means
+
+
 def score_difference(base: Tensor, other: Tensor) -> Interval:
     """Interval of the difference in a score's mean over cases; 95%, over cases.
+
+    To go with `mean_scores`, give it the cases that hold a target.
 
     Args:
         base, other: (N,), or (S, N) under S seeds; cases that lack the score in either are left
