@@ -32,6 +32,7 @@ from segmend.context.evaluation import (
 from segmend.metrics import Interval
 from segmend.metrics.volume import FIELDS
 
+PUBLISHED = {"dice": "published", "generator_lr": 3e-4}
 FAST = {"dice": "foreground", "generator_lr": 3e-3}
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain", "num_context": 1},
@@ -64,7 +65,7 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
         return
     spec = SETS[name]
     items = spec.read(data)
-    settings = {"dice": "published", **spec.settings, **METHODS[method]}
+    settings = {**PUBLISHED, **spec.settings, **METHODS[method]}
     settings["epochs"] = max(1, round(effort * settings["epochs"]))
     options = ContextOptions(**settings, seed=seed, threads=torch.get_num_threads())
     start, cpu = time.perf_counter(), time.process_time()
