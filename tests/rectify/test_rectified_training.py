@@ -222,3 +222,21 @@ def test_other_networks_have_the_same_parts(architecture, encoder):
     assert found.classes.shape == (1, 3, 70, 50)
     assert found.tags.shape == (1, 3)
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(1, 70, 50))
+
+
+def test_published_backbone_and_a_file_of_its_weights(tmp_path):
+    with torch.device("meta"):  # 100 million weights are not needed to see that the parts fit
+        model = build_rectified(RectifiedSpec("deeplabv1", "resnet38", 4, 0), weights="none")
+        assert model.read(torch.rand(1, 3, 64, 64)).logits.shape == (1, 4, 64, 64)
+    assert model.trunk.top_channels == 4096
+    spec = RectifiedSpec("deeplabv1", "tu-resnet18", 4, 0)
+    saved = build_rectified(spec, weights="none").trunk.backbone.state_dict()
+    names = {k.removeprefix("model."): v for k, v in saved.items()}
+    torch.save(names, tmp_path / "timm.pth")
+    loaded = build_rectified(spec, weights=str(tmp_path / "timm.pth")).trunk.backbone.state_dict()
+    for name, tensor in saved.items():
+        assert torch.equal(loaded[name], tensor)
+    with pytest.raises(SegmendError, match="other architectures are smp's"):
+        build_rectified(RectifiedSpec("unet", "resnet38", 4, 0), weights="none")
+    with pytest.raises(SegmendError, match=r"files of weights are for deeplabv1"):
+        build_rectified(RectifiedSpec("unet", "resnet18", 4, 0), weights=str(tmp_path / "timm.pth"))

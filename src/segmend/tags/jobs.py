@@ -48,7 +48,7 @@ def train_tags(
     `out`/tagger, and the other one draws the maps.
 
     AMN always has a plain one: its maps (`out`/seeds) suggest the labels (`out`/labels, by IRN's
-    constants) that pixels are classified from.
+    rule) that pixels are classified from.
 
     Raises:
         SegmendError: as in `train_model` and `build_classifier`; classes that differ between the
