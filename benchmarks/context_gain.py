@@ -25,6 +25,7 @@ from outcome import Cell, write_outcome
 from segmend.context.evaluation import (
     GRID,
     MERGES,
+    hold_target,
     mean_scores,
     score_contexts,
     score_difference,
@@ -122,7 +123,7 @@ def row_of(method: str, merge: str, runs: dict[str, dict[int, Any]]) -> dict[str
     """Levels over all seeds of a method; differences over those that plain has, too."""
     found = {seed: run["scores"][merge] for seed, run in runs[method].items()}
     tuned = torch.stack([f["tuned"] for f in found.values()])
-    holds = ~tuned[0, :, FIELDS.index("sensitivity")].isnan()
+    holds = hold_target(tuned[0])
     seeds = [mean_scores(rows) for rows in tuned]
     means = {field: sum(seed[field] for seed in seeds) / len(seeds) for field in FIELDS}
     background = torch.stack([f["background"].sum(0) for f in found.values()]).sum(0)

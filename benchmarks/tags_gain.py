@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from outcome import Cell, write_outcome
-from rectify_gain import Bench, add_training, variants
+from rectify_gain import Bench, add_training, signed, variants
 from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
@@ -283,10 +283,6 @@ def difference(base: Tensor, other: Tensor, *, outline: bool) -> Interval:
         return values[..., first:].nanmean(-1)
 
     return paired_bootstrap(base.flatten(2), other.flatten(2), statistic=statistic)
-
-
-def signed(interval: Interval) -> str:
-    return f"{100 * interval.difference:+.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from segmend.context.evaluation import (
     ContextScores,
+    hold_target,
     mean_scores,
     score_contexts,
     score_difference,
@@ -115,7 +116,7 @@ def of_method(options: ContextOptions, method: ContextMethod) -> ContextOptions:
 
 def compared(method: str, scores: ContextScores, base: ContextScores, run: ContextRun) -> Compared:
     """The row of a method; the first one is compared to nothing."""
-    holds = ~scores.tuned[:, FIELDS.index("sensitivity")].isnan()
+    holds = hold_target(scores.tuned)
     background = scores.background.sum(0)
     intervals: list[Interval | None] = [None, None]
     if scores is not base and bool(holds.any()):

@@ -142,6 +142,11 @@ def beyond(margins: Tensor, target: Tensor) -> Tensor:
     return torch.stack([values.new_tensor(values.numel()), -values.sum(), (values > 0).sum()])
 
 
+def hold_target(rows: Tensor) -> Tensor:
+    """Which cases there is something to find in: bool (N,), from `VolumeScores` (N, fields)."""
+    return ~rows[:, FIELDS.index("sensitivity")].isnan()
+
+
 def mean_scores(rows: Tensor) -> dict[str, float]:
     """Means by field of `VolumeScores` over cases, from (N, fields).
 
@@ -149,8 +154,7 @@ def mean_scores(rows: Tensor) -> dict[str, float]:
     to find, a method that finds nothing has no Dice and one that errs has 0, and means over what is
     left would be over other cases for each method.
     """
-    holds = ~rows[:, FIELDS.index("sensitivity")].isnan()
-    means = dict(zip(FIELDS, rows[holds].nanmean(0).tolist(), strict=True))
+    means = dict(zip(FIELDS, rows[hold_target(rows)].nanmean(0).tolist(), strict=True))
     for field in ("false_positive_volume", "false_positives"):
         means[field] = float(rows[:, FIELDS.index(field)].nanmean())
     return means
@@ -159,7 +163,7 @@ def mean_scores(rows: Tensor) -> dict[str, float]:
 def score_difference(base: Tensor, other: Tensor) -> Interval:
     """Interval of the difference in a score's mean over cases; 95%, over cases.
 
-    To go with `mean_scores`, give it the cases that hold a target.
+    To go with `mean_scores`, give it the cases that hold a target (`hold_target`).
 
     Args:
         base, other: (N,), or (S, N) under S seeds; cases that lack the score in either are left
