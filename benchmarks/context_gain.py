@@ -51,6 +51,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "kmeans2-foreground": {"method": "kmeans", "num_context": 2, "dice": "foreground"},
     "learned2-fast": {"method": "learned", "num_context": 2, **FAST},
     "learned4-fast": {"method": "learned", "num_context": 4, **FAST},
+    "learned6-fast": {"method": "learned", "num_context": 6, **FAST},
 }
 """Name of a row -> its settings. "-foreground": the Dice of the foreground alone; "-fast": so, with
 a generator that learns ten times as fast as published."""

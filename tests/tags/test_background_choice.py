@@ -105,6 +105,8 @@ def test_a_given_score_is_left_and_one_chosen_before_is_taken(tmp_path):
     (tmp_path / "background.json").write_text('{"constant": 0.123}')
     chosen = settle_background(MaskOptions(), tmp_path / "none", items, tmp_path, progress=False)
     assert chosen.constant == 0.123
+    settle_background(MaskOptions(constant=0.4), tmp_path / "cams", items, tmp_path)
+    assert not (tmp_path / "background.json").exists(), "says what no longer holds"
 
 
 def test_a_broken_record_of_the_choice_is_named(tmp_path):

@@ -23,7 +23,7 @@ from segmend.engine.progress import track
 from segmend.errors import SegmendError
 from segmend.tags.affinity_network import AffinityNet, IRNet
 from segmend.tags.cam_files import read_cams
-from segmend.tags.image_masks import mask_of
+from segmend.tags.image_masks import masks_of
 from segmend.tags.options import MaskOptions
 
 CONSTANTS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
@@ -49,12 +49,14 @@ def settle_background(
 ) -> MaskOptions:
     """`options` with the background score that they leave open; `out`/background.json says why.
 
-    After AffinityNet's walk that is `walk_power`, else `constant`.
+    After AffinityNet's walk that is `walk_power`, else `constant`. Where nothing is open, a file
+    from an earlier choice goes: it would say what no longer holds.
     """
     name = _open(options, items, affinity)
-    if name is None:
-        return options
     path = out / CHOICE
+    if name is None:
+        path.unlink(missing_ok=True)
+        return options
     found = _read(path, name) if resume else None
     if found is None:
         values = CONSTANTS if name == "constant" else WALK_POWERS
@@ -86,7 +88,7 @@ def _information(
 ) -> dict[float, float]:
     """Nats a pixel, the mean over some images, by the value of the setting `name`."""
     every = options.model_copy(update={"confidence": 0.0, "need_agreement": False})
-    tried = {value: every.model_copy(update={name: value}) for value in values}
+    tried = [every.model_copy(update={name: value}) for value in values]
     step = max(1, len(items.names) // IMAGES)
     indices = range(0, len(items.names), step)[:IMAGES]
     told = dict.fromkeys(values, 0.0)
@@ -94,11 +96,9 @@ def _information(
         file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
         image = items[index]["image"]
         colours = colour_clusters(image)
-        for value, settings in tried.items():
-            mask = mask_of(
-                settings, file, image, background=items.background, affinity=affinity
-            ).labels
-            told[value] += mutual_information(colours, mask > 0) / len(indices)
+        masks = masks_of(tried, file, image, background=items.background, affinity=affinity)
+        for value, mask in zip(values, masks, strict=True):
+            told[value] += mutual_information(colours, mask.labels > 0) / len(indices)
     return told
 
 
