@@ -10,7 +10,7 @@ Steps, resumable run by run; figures come from the counts that the first two hav
 background constant is the best one on `val`; `train` and `test` are then scored with it, their maps
 drawn for their true tags, as is usual for maps; one scale and its mirror image, since one run must
 stay short. `segment` trains segmenters on the training masks, plain and with tag gate and
-rectification, on the test-bed of `rectify_gain.py`, all from the plain classifier of their seed,
+rectification, on the test-bed `rectify_bed.py`, all from the plain classifier of their seed,
 and scores `test`. A network that several recipes have in common is trained once a seed: the `++`
 recipes' tagger is the plain network, and AffinityNet and IRN go on from the plain maps. Beside them
 stands a control that learns nothing: a centred ellipse of the size that suits `val` best, in the
@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from outcome import Cell, write_outcome
-from rectify_gain import Bench, add_training, signed, variants
+from rectify_bed import Bench, add_training
+from rectify_gain import signed, variants
 from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
@@ -237,7 +238,7 @@ def table(out: Path, results: Path, name: str, command: str) -> None:
     notes = [
         "maps: activation maps of the true tags at the constant that is best on val; masks: after "
         "the dense CRF or the walk, of the training images, background score the best on val; "
-        "segmenter: trained on these masks (see benchmarks/rectify_gain.py). "
+        "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
         "boundary F: over object classes (HFPL's protocol, "
         "absent classes left out).",
         "Differences: to the plain method with the same seeds, 95% paired bootstrap intervals over "

@@ -1,0 +1,308 @@
+"""A cheap test-bed for segmenters that learn from pseudo-masks, the same for all variants.
+
+Every segmenter starts from a tag classifier: its lower half is frozen and its features are kept in
+memory, its upper half, a DeepLab v1 context and the head are trained. This is not the best
+segmenter there is. Test labels are read as they are, and masked by tags (`READINGS`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segmend.data.masks import read_mask
+from segmend.data.tags import TagFolder
+from segmend.engine.seeds import derive_seed, seed_everything
+from segmend.metrics import boundary_counts, iou, out_of_candidate_counts, region_counts
+from segmend.models.backbones import build_backbone
+from segmend.rectify import OutOfCandidateRectification, candidates_of, masked_labels
+from segmend.rectify.decoders import DeepLab
+from segmend.rectify.masking import Masking
+from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec
+from segmend.tags.classifier_files import load_classifier
+
+VOID = 255
+CONTEXT = 32  # channels
+STEP = 4  # losses are taken at every fourth pixel along each axis
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is trained; `weight` 0 is without rectification."""
+
+    head: str = "hierarchical"
+    gate: bool = False
+    form: str = "foreground"
+    weight: float = 0.0
+    average: str = "oc"
+    adaptive: bool = False
+    dropped: str = "out"
+    background_joins: str = "always"
+    start: float = 0.2
+    margin: float = 0.0
+    strength: float = 1.0
+    tag_weight: float = 0.3
+
+
+READINGS: dict[str, tuple[str, Masking]] = {
+    "pred": ("predicted", "all"),
+    "pred, keep": ("predicted", "keep"),
+    "true": ("true", "all"),
+    "true, keep": ("true", "keep"),
+}
+
+
+@dataclass
+class Cached:
+    """One image: what the frozen half says of it (and of its mirror image), and its labels."""
+
+    size: tuple[int, int]
+    features: Tensor
+    mirrored: Tensor | None
+    target: Tensor
+    tags: Tensor
+    scores: Tensor
+
+
+class Halves:
+    """A SqueezeNet trunk in two: frozen up to its third module at stride 8, and what is trained."""
+
+    def __init__(self, model: RectifiedSegmenter) -> None:
+        stages = model.trunk.backbone.stages
+        self.model = model
+        self.lower = nn.Sequential(*stages[0], *stages[1], *stages[2][:4])
+        self.upper = nn.Sequential(*stages[2][4:], *stages[3])
+
+    def frozen(self, image: Tensor) -> Tensor:
+        """(384, h, w) in half precision of an image (3, H, W), padded to a multiple of 8."""
+        height, width = image.shape[1:]
+        x = (image[None] - self.model.mean) / self.model.std
+        x = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
+        with torch.inference_mode():
+            return self.lower(x)[0].half()
+
+    def read(self, features: Tensor, size: tuple[int, int], valid: Tensor | None) -> Any:
+        trunk = self.model.trunk
+        return self.model.decide(trunk.decoded(self.upper(features)), size, valid)
+
+
+def cache(
+    halves: Halves, classifier: nn.Module, items: TagFolder, masks: Path | None
+) -> list[Cached]:
+    """Everything about a split; with `masks` the labels are theirs, and mirror images are kept."""
+    rows = []
+    for index in range(len(items)):
+        item = items[index]
+        image, target = item["image"], item["target"]
+        if masks is not None:
+            path = masks / f"{item['name']}.png"
+            target = read_mask(path, num_classes=max(items.num_classes, 2), encoding="index")
+        with torch.inference_mode():
+            scores = classifier.read(image[None]).scores[0].sigmoid()
+        size = (image.shape[1], image.shape[2])
+        mirrored = halves.frozen(image.flip(-1)) if masks is not None else None
+        rows.append(Cached(size, halves.frozen(image), mirrored, target, item["tags"], scores))
+    return rows
+
+
+def batches(rows: list[Cached], size: int, seed: int, epoch: int) -> Iterator[list[Cached]]:
+    """Shuffled batches of equal image size, each image mirrored half of the time."""
+    rng = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    order = torch.randperm(len(rows), generator=rng).tolist()
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in order:
+        groups.setdefault(rows[index].size, []).append(index)
+    parts = [g[i : i + size] for g in groups.values() for i in range(0, len(g), size)]
+    for number in torch.randperm(len(parts), generator=rng).tolist():
+        yield [rows[i] for i in parts[number]]
+
+
+def stacked(rows: list[Cached], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features, targets and inside (every `STEP`th), tags of a batch."""
+    features, targets = [], []
+    for row in rows:
+        flip = bool(torch.rand((), generator=rng) < 0.5)
+        assert row.mirrored is not None
+        features.append((row.mirrored if flip else row.features).float())
+        targets.append(row.target.flip(-1) if flip else row.target)
+    target = torch.stack(targets)
+    below, right = -target.shape[1] % 8, -target.shape[2] % 8
+    inside = F.pad(torch.ones_like(target, dtype=torch.bool), (0, right, 0, below))
+    target = F.pad(target, (0, right, 0, below), value=VOID)
+    tags = torch.stack([row.tags for row in rows])
+    return torch.stack(features), target[:, ::STEP, ::STEP], inside[:, ::STEP, ::STEP], tags
+
+
+def train(
+    halves: Halves, rows: list[Cached], variant: Variant, options: argparse.Namespace, seed: int
+) -> list[float]:
+    """The mean loss of each epoch."""
+    model = halves.model
+    learning = [*halves.upper.parameters(), *model.trunk.branches.parameters()]
+    learning += [*model.head.parameters()] + (
+        [] if model.gate is None else [*model.gate.parameters()]
+    )
+    optimiser = torch.optim.AdamW(learning, lr=options.lr, weight_decay=1e-2)
+    total = options.epochs * sum(1 for _ in batches(rows, options.batch, seed, 0))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: (1 - s / total) ** 0.9)
+    rectify = OutOfCandidateRectification(
+        model.spec.num_classes, background=model.spec.background, form=variant.form,
+        weight=variant.weight, average=variant.average, adaptive=variant.adaptive,
+        dropped=variant.dropped, background_joins=variant.background_joins,
+        margin=variant.margin, start=round(variant.start * total),
+    )  # fmt: skip
+    rectify.count(torch.stack([row.tags for row in rows]))
+    curve = []
+    for epoch in range(options.epochs):
+        rng = torch.Generator().manual_seed(derive_seed(seed, epoch, 1))
+        losses = []
+        for batch in batches(rows, options.batch, seed, epoch):
+            features, target, inside, tags = stacked(batch, rng)
+            size = (target.shape[1], target.shape[2])
+            reading = halves.read(features, size, inside)
+            loss = F.cross_entropy(reading.logits, target, ignore_index=VOID)
+            if reading.tags is not None:
+                loss = loss + model.gate.loss(reading.tags, tags)
+            if variant.weight:
+                loss = loss + rectify(reading.logits, tags, ~inside, class_logits=reading.classes)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            losses.append(float(loss.detach()))
+        curve.append(sum(losses) / len(losses))
+    return curve
+
+
+@torch.inference_mode()
+def score(
+    halves: Halves, rows: list[Cached], background: int | None, *, readings: bool
+) -> dict[str, dict[str, Tensor]]:
+    """Counts of each image for each way of reading the labels."""
+    classes = halves.model.spec.num_classes
+    found: dict[str, dict[str, list[Tensor]]] = {}
+    for row in rows:
+        height, width = row.size
+        padded = (height + -height % 8, width + -width % 8)
+        inside = F.pad(torch.ones(1, height, width), (0, -width % 8, 0, -height % 8)) > 0
+        reading = halves.read(row.features[None].float(), padded, inside).cut(height, width)
+        probs, target = reading.logits.softmax(1), row.target[None]
+        labels = {"plain": probs.argmax(1)}
+        wanted = {"predicted": (row.scores >= 0.5).float()[None], "true": row.tags[None]}
+        for name, (tags, mode) in READINGS.items() if readings else ():
+            if background is None and mode == "keep":
+                continue
+            candidates = candidates_of(wanted[tags], background=background)
+            labels[name] = masked_labels(probs, candidates, mode=mode, background=background)
+        valid = target != VOID
+        for name, each in labels.items():
+            part = found.setdefault(name, {"region": [], "boundary": [], "oc": [], "behind": []})
+            part["region"].append(region_counts(each, target, num_classes=classes))
+            if readings:
+                part["boundary"].append(boundary_counts(each, target, num_classes=classes))
+            part["oc"].append(
+                out_of_candidate_counts(each, row.tags[None], valid=valid, background=background)
+            )
+            behind = (valid & (each == 0)).sum() if background == 0 else torch.tensor(0)
+            part["behind"].append(torch.stack([behind, valid.sum()])[None])
+    return {
+        name: {key: torch.cat(rows) for key, rows in part.items() if rows}
+        for name, part in found.items()
+    }
+
+
+class Bench:
+    """The data of a test-bed, read when the first run needs it.
+
+    `inputs` gives the classifier to start from and the training images' pseudo-masks.
+    """
+
+    def __init__(
+        self, options: argparse.Namespace, runs: Path, inputs: Callable[[], tuple[Path, Path]]
+    ) -> None:
+        self.options, self.runs, self.inputs = options, runs, inputs
+        self.loaded: Any = None
+
+    def load(self) -> Any:
+        if self.loaded is None:
+            net, masks = self.inputs()
+            found = load_classifier(net)
+            items = {
+                split: TagFolder(self.options.data, split=split, labels=self.options.labels)
+                for split in ("train", "test")
+            }
+            background, classes = items["train"].background, items["train"].num_classes
+            spec = RectifiedSpec("deeplabv1", "squeezenet1_0", classes, background, head="plain")
+            halves = self.halves(spec, found.model, Variant())
+            train_rows = cache(halves, found.model, items["train"], masks)
+            truths = [items["train"].target(i) for i in range(len(items["train"]))]
+            test_rows = cache(halves, found.model, items["test"], None)
+            self.loaded = (found.model, background, classes, train_rows, truths, test_rows)
+        return self.loaded
+
+    def halves(self, spec: RectifiedSpec, classifier: Any, variant: Variant) -> Halves:
+        trunk = DeepLab(build_backbone(weights="none"), spec.architecture, width=CONTEXT)
+        model = RectifiedSegmenter(
+            trunk, spec, gate_strength=variant.strength, tag_weight=variant.tag_weight
+        )
+        model.trunk.backbone.load_state_dict(classifier.backbone.state_dict())
+        model.start_from_maps(classifier.head.weight.detach())
+        return Halves(model)
+
+    def fit(self, name: str, variant: Variant, seed: int) -> None:
+        path = self.runs / f"{name.replace(' ', '_')}-{seed}.pt"
+        if path.exists():
+            return
+        classifier, background, classes, train_rows, truths, test_rows = self.load()
+        seed_everything(seed)
+        spec = RectifiedSpec(
+            "deeplabv1", "squeezenet1_0", classes, background, variant.head, variant.gate
+        )
+        halves = self.halves(spec, classifier, variant)
+        start = time.perf_counter()
+        curve = train(halves, train_rows, variant, self.options, seed)
+        seconds = time.perf_counter() - start
+        halves.model.eval()
+        test = score(halves, test_rows, background, readings=True)
+        true_rows = [replace_target(r, t) for r, t in zip(train_rows, truths, strict=True)]
+        seen = score(halves, true_rows, background, readings=False)
+        content = {"variant": asdict(variant), "seconds": seconds, "curve": curve, "test": test,
+                   "train": seen}  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        torch.save(content, temporary)
+        temporary.rename(path)
+        told = {k: f"{100 * mean_iou(v['region'].sum(0)):.1f}" for k, v in test.items()}
+        rate = rate_of(test["plain"]["oc"])
+        share = rate_of(test["plain"]["behind"], 0, 1)
+        print(f"{name}, seed {seed}: {seconds:.0f} s, loss {curve[0]:.3f} to {curve[-1]:.3f}, "
+              f"mIoU {told}, OC {rate:.1f}%, background {share:.0f}%", flush=True)  # fmt: skip
+
+
+def replace_target(row: Cached, target: Tensor) -> Cached:
+    return Cached(row.size, row.features, None, target, row.tags, row.scores)
+
+
+def mean_iou(counts: Tensor) -> float:
+    return float(iou(counts).nanmean())
+
+
+def rate_of(counts: Tensor, above: int = 0, below: int = 2) -> float:
+    """Percent of summed counts."""
+    total = counts.sum(0).double()
+    return float(100 * total[above] / total[below])
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """How the segmenters of a test-bed are trained."""
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=5e-4)
