@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from segmend.errors import SegmendError
+from segmend.models.single_volume import quick_single_volumes
 
 Weights = dict[str, Tensor]
 Tangents = tuple[list[Tensor], list[Tensor]]
@@ -81,7 +82,9 @@ class Functional:
     def __call__(self, weights: Weights, images: Tensor) -> list[Tensor]:
         _set_random_state(self._device, self._random)
         buffers = {name: b.clone() for name, b in self.module.named_buffers()}
-        return as_levels(functional_call(self.module, {**weights, **buffers}, (images,)), images)
+        with quick_single_volumes(images):
+            found = functional_call(self.module, {**weights, **buffers}, (images,))
+        return as_levels(found, images)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from segmend.data.nifti import VOLUME_SUFFIXES, write_volume
 from segmend.data.volumes import VolumeSet, resampled
 from segmend.engine.progress import progress_bar
 from segmend.errors import SegmendError
+from segmend.models.single_volume import quick_single_volumes
 
 OVERLAP = 0.5
 """Of neighbouring windows, per axis (published code and nnU-Net)."""
@@ -40,7 +41,8 @@ def image_logits(
     parameter = next(model.parameters(), None)
     batch = image[None] if parameter is None else image[None].to(parameter.device)
     if window is None or image.ndim == 3 or not exceeds(image, window):
-        return _finest(model(batch))[0]
+        with quick_single_volumes(batch):
+            return _finest(model(batch))[0]
     sliding: Tensor = _monai().sliding_window_inference(
         batch,
         roi_size=tuple(window),

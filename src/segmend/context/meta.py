@@ -23,6 +23,7 @@ from segmend.context.functional import (
 from segmend.context.labels import context_targets
 from segmend.context.loss import Dice, context_loss, level_weights, meta_objective
 from segmend.errors import SegmendError
+from segmend.models.single_volume import quick_single_volumes
 
 Method = Literal["auto", "forward", "double", "differences", "published"]
 Inner = Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -98,9 +99,11 @@ def meta_gradient(
         network = Functional(model, images.device)
         start = {name: w.clone().requires_grad_() for name, w in network.weights.items()}
         levels = network(start, images)
+        with quick_single_volumes(images):
+            context = generator(images).softmax(1)
         labels, valid = context_targets(
             target,
-            generator(images).softmax(1),
+            context,
             [z.shape[2:] for z in levels],
             num_classes=num_classes,
             mask=mask,
