@@ -43,7 +43,7 @@ def test_an_imported_network_gives_the_original_outputs_in_both_modes(tmp_path):
 def test_every_tensor_arrives_under_our_name(tmp_path, variant):
     state = reference_state(variant)
     assert len(state) == 338
-    network = import_reference(saved(tmp_path / "weights.th", state), batch_statistics=True)
+    network = import_reference(saved(tmp_path / "weights.th", state))
     assert network.variant == variant
     assert network.batch_statistics
     for name, tensor in network.state_dict().items():

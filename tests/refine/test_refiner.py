@@ -212,3 +212,27 @@ def test_one_pixel_wide_maps_are_refined(fitted, size):
     refined = fitted(torch.rand(1, 1, *size))
     assert refined.shape == (1, 1, *size)
     assert torch.isfinite(refined).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "own"),
+    [
+        ({"batch_size": 1}, True),
+        ({"crop": None}, True),
+        ({"batch_size": 4}, False),
+        ({"batch_size": 1, "batch_statistics": False}, False),
+        ({"batch_size": 4, "batch_statistics": True}, True),
+    ],
+)
+def test_norms_see_in_use_what_they_saw_while_they_learned(given, own, tmp_path):
+    options = RefineOptions(
+        **{"method": "patch-refine-p0", "width": 4, "epochs": 1, "crop": 32, "folds": 0, **given}
+    )
+    refiner = Refiner.fit(*blobs(2, seed=0), options=options)
+    refiner.save(tmp_path)
+    probs, _ = blobs(1, seed=1)
+    [network] = Refiner.load(tmp_path).double().networks
+    with torch.no_grad():
+        used = network(probs.double()).global_
+        learning = network.train()(probs.double()).global_
+    assert torch.allclose(used, learning, atol=1e-8) == own

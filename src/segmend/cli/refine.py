@@ -139,7 +139,8 @@ def import_(
     batch_statistics: Annotated[
         bool | None,
         typer.Option(
-            help="Normalise by each image's own statistics, as the original's prediction does."
+            help="Normalise by each image's own statistics, as the original's prediction does.  "
+            "[default: yes, with one-map recipes]"
         ),
     ] = None,
     recipe: RECIPE = Path("refine-published"),

@@ -26,7 +26,7 @@ def build_network(options: RefineOptions, *, channels: int, with_images: bool) -
     return PatchRefineNet(
         variant_of(options),
         width=options.width,
-        batch_statistics=options.batch_statistics,
+        batch_statistics=options.own_statistics,
     )
 
 

@@ -58,7 +58,7 @@ def reference_name(name: str, variant: Variant) -> str:
 def import_reference(
     path: str | PathLike[str],
     *,
-    batch_statistics: bool = False,
+    batch_statistics: bool = True,
     reference_row_bug: bool = False,
 ) -> PatchRefineNet:
     """Load a state dict saved by the original code into a PatchRefineNet, in eval mode.
@@ -71,7 +71,8 @@ def import_reference(
     Args:
         path: the file, for example the `p64_weights.th` of the released archives, unpacked.
         batch_statistics, reference_row_bug: options of PatchRefineNet. The original's prediction
-            script ran with both; the released scores were presumably made that way.
+            script ran with both; the released scores were presumably made that way. Statistics
+            are each image's own by default, since the original learned from one map at a time.
 
     Raises:
         SegmendError: names the file, and the tensor where one is wrong.
