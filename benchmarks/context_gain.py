@@ -112,9 +112,9 @@ def table(out: Path, results: Path, command: str) -> None:
         notes = [
             f"{spec.what}. Threshold tuned on val by mean Dice a case. Dice, precision, "
             "sensitivity and HD95: means over the test cases that hold a target; differences to "
-            "plain of the same seeds (and of " + BEST + " to the row), in points, with 95% paired "
-            "bootstrap intervals over cases, averaged over seeds. False components: an image, over all "
-            "cases.",
+            f"plain of the same seeds (and of {BEST} to the row), in points, with 95% paired "
+            "bootstrap intervals over cases, averaged over seeds. False components: an image, over "
+            "all cases.",
             "margin: mean logit distance of background to the boundary at one half; beyond: share "
             "of background (per 10 000 voxels) on the wrong side of it. best Dice: of the pooled "
             "precision / recall curve on test.",

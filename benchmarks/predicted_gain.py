@@ -1,27 +1,34 @@
 """Does the diagnosis predict what an add-on gains? Predicted on val, measured on test, by rank.
 
-Pairs of model and data set come from the gain tables' runs (`refine_gain.py`), and of other add-ons
-from JSON files: a list of {"pair": ..., "addon": ..., "predicted": ..., "gained": ...}, gains in
-score. A pair's own outcome is left out of the shares that its prediction is discounted by.
+Pairs of model and data set come from the gain tables' runs: refiners of `refine_gain.py`, context
+labels of `context_gain.py`, flat sets alone, each seed a pair (`--data` as there). The outcomes on
+a pair's own data set are left out of the shares that its prediction is discounted by.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from context_gain import BEST
+from context_sets import SETS
 from outcome import Cell, write_outcome
+from segmend.context.evaluation import GRID, margin
+from segmend.context.inference import image_logits
+from segmend.context.networks import load_context
 from segmend.diagnose.decompose import measure
-from segmend.diagnose.dry_run import guided_dry_run
+from segmend.diagnose.dry_run import DryRun, guided_dry_run
 from segmend.diagnose.reading import TensorCases
-from segmend.diagnose.recovered import REFINE, TRUST, Pair
+from segmend.diagnose.recovered import PAIRS, TRUST, Pair
+from segmend.diagnose.result import Addon
 from segmend.diagnose.verdict import expected_gain, reachable_gain
 
 GATED, OPEN = "bias field with guide, gated", "bias field with guide, always on"
@@ -30,14 +37,19 @@ TUNED = "base, threshold tuned"
 
 @dataclass(frozen=True)
 class Found:
-    """What one pair's diagnosis said, and what the refiner gained (points are not used here)."""
+    """What one pair's diagnosis said, and what the add-on gained (points are not used here).
 
+    always_on, patches, trial: of refiners alone. dataset: what pairs must not share.
+    """
+
+    addon: Addon
+    dataset: str
     pair: Pair
     limits: tuple[float, float, float]
-    always_on: float
-    patches: float
     fits: int
-    trial: object
+    always_on: float | None = None
+    patches: float | None = None
+    trial: DryRun | None = None
 
 
 def refine_pairs(runs: Path) -> Iterator[Found]:
@@ -60,6 +72,8 @@ def refine_pairs(runs: Path) -> Iterator[Found]:
         trial = guided_dry_run(cases, threshold=diagnosis.setting.threshold)
         limits = reachable_gain(diagnosis.fixes, "refine")
         yield Found(
+            addon="refine",
+            dataset=run.name,
             pair=Pair(
                 name=run.name,
                 reachable=limits[1],
@@ -74,8 +88,48 @@ def refine_pairs(runs: Path) -> Iterator[Found]:
         )
 
 
-def load(path: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = torch.load(path, weights_only=True)
+def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
+    """Each seed of a flat set that was trained plainly and with the best context labels."""
+    for path in sorted(runs.glob("*-plain-*/scores.pt")):
+        dataset, _, seed = path.parent.name.partition("-plain-")
+        other = runs / f"{dataset}-{BEST}-{seed}" / "scores.pt"
+        if not other.exists():
+            continue
+        network = load_context(path.parent / "net").network
+        items = SETS[dataset].read(data)["val"]
+        if items[0]["image"].ndim != 3:
+            continue
+        margins = [
+            margin(image_logits(network, item["image"]), num_context=1, merge="sum")
+            for item in items
+        ]
+        plain, context = load(path)["scores"]["sum"], load(other)["scores"]["sum"]
+        cases = TensorCases(
+            [m.sigmoid() for m in margins],
+            [item["target"] for item in items],
+            names=[item["name"] for item in items],
+            threshold=1 / (1 + math.exp(-plain["threshold"])),
+        )
+        limits = reachable_gain(measure(cases).fixes, "context")
+        gained = tuned_iou(context) - tuned_iou(plain)
+        yield Found(
+            addon="context",
+            dataset=dataset,
+            pair=Pair(f"{dataset}-{seed}", reachable=limits[1], gained=gained),
+            limits=limits,
+            fits=1,
+        )
+
+
+def tuned_iou(scores: dict[str, Any]) -> float:
+    """Pooled test IoU of a network with contexts at the threshold that is best on val."""
+    at = int((GRID - scores["threshold"]).abs().argmin())
+    tp, fp, fn = scores["curve"][at].tolist()
+    return float(tp / (tp + fp + fn))
+
+
+def load(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, weights_only=True)
     return found
 
 
@@ -90,16 +144,20 @@ def mean(values: Iterator[float]) -> float:
     return sum(listed) / len(listed) if listed else float("nan")
 
 
-def table(found: list[Found], others: list[dict[str, object]]) -> list[dict[str, Cell]]:
+def table(found: list[Found]) -> list[dict[str, Cell]]:
     rows: list[dict[str, Cell]] = []
     for one in found:
-        rest = [other.pair for other in found if other is not one]
-        low, expected, high = expected_gain("refine", one.limits, one.trial, pairs=rest)
-        without = expected_gain("refine", one.limits, None, pairs=rest)[1]
+        rest = [
+            other.pair
+            for other in found
+            if other.addon == one.addon and other.dataset != one.dataset
+        ]
+        low, expected, high = expected_gain(one.addon, one.limits, one.trial, pairs=rest)
+        without = expected_gain(one.addon, one.limits, None, pairs=rest)[1]
         rows.append(
             {
                 "pair": one.pair.name,
-                "add-on": "refine",
+                "add-on": one.addon,
                 "patch oracle": points(one.patches),
                 "reachable": points(one.pair.reachable),
                 "dry run": points(one.pair.tried),
@@ -112,17 +170,6 @@ def table(found: list[Found], others: list[dict[str, object]]) -> list[dict[str,
                 "fits": one.fits,
             }
         )
-    for other in others:
-        empty: dict[str, Cell] = dict.fromkeys(rows[0] if rows else ())
-        predicted, gained = float(str(other["predicted"])), float(str(other["gained"]))
-        mine: dict[str, Cell] = {
-            "pair": str(other["pair"]),
-            "add-on": str(other["addon"]),
-            "predicted": points(predicted),
-            "gained, gated": points(gained),
-            "gained, always on": points(gained),
-        }
-        rows.append({**empty, **mine})
     return rows
 
 
@@ -142,16 +189,18 @@ def correlation(rows: list[dict[str, Cell]], predicted: str, gained: str) -> str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/refine_gain"))
-    parser.add_argument("--pairs", type=Path, nargs="*", default=[], help="of other add-ons")
+    parser.add_argument("--contexts", type=Path, default=Path("runs/context_gain"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = list(refine_pairs(options.runs))
-    others = [row for path in options.pairs for row in json.loads(path.read_text("utf-8"))]
-    rows = table(found, others)
+    found = [*refine_pairs(options.runs), *context_pairs(options.contexts, options.data)]
+    rows = table(found)
     notes = [
-        "Points of pooled IoU. Predicted on val by the diagnosis, gained on test by the refiner "
-        "over the base at its tuned threshold, mean over fits.",
+        "Points of pooled IoU. Predicted on val by the diagnosis, gained on test over the base at "
+        "its tuned threshold, mean over fits.",
+        f"context: {BEST} of the context table against plain training, both at the threshold that "
+        "is best on val.",
         "Predicted: the dry run times what the other pairs' dry runs came to; share alone: the "
         "reachable gain times what the other pairs recovered, which is what is left without "
         "images.",
@@ -165,13 +214,14 @@ def main() -> None:
         )
         notes.append(f"Rank correlation with “{gained}”: {ranks}.")
     print(*rows, *notes, sep="\n")
-    current = tuple(
-        Pair(p.name, round(p.reachable, 4), round(p.gained, 4), rounded(p.tried))
-        for p in (one.pair for one in found)
-    )
-    if current != REFINE:
-        print("segmend/diagnose/recovered.py is out of date; REFINE should hold:")
-        print(*(f"    {pair}," for pair in current), sep="\n")
+    for addon, known in PAIRS.items():
+        current = tuple(
+            Pair(p.name, round(p.reachable, 4), round(p.gained, 4), rounded(p.tried))
+            for p in (one.pair for one in found if one.addon == addon)
+        )
+        if current != known:
+            print(f"segmend/diagnose/recovered.py is out of date; of {addon} it should hold:")
+            print(*(f"    {pair}," for pair in current), sep="\n")
     if options.out is not None:
         command = "python benchmarks/predicted_gain.py"
         write_outcome(options.out, name="predicted_gain", command=command, rows=rows, notes=notes)
