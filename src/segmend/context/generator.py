@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.models.plain_unet import PlainUNet
+from segmend.models.single_volume import quick_single_volumes
 
 GENERATOR_LR = 3e-4
 """Published: Adam with its usual betas, no weight decay."""
@@ -86,7 +87,8 @@ class GeneratorTrainer:
     def contexts(self, images: Tensor) -> Tensor:
         """Probabilities (N, K, *size) of the generator, or of its average; no gradient."""
         labeller = self.generator if self.average is None else self.average
-        logits: Tensor = labeller(images)
+        with quick_single_volumes(images):
+            logits: Tensor = labeller(images)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
 
     def to(self, device: torch.device) -> None:

@@ -26,6 +26,7 @@ from segmend.context.updates import (
     schedule_share,
 )
 from segmend.errors import SegmendError
+from segmend.models.single_volume import quick_single_volumes
 
 
 class ContextLabelLearner:
@@ -180,7 +181,8 @@ class ContextLabelLearner:
                 inner_lr=learning_rate(self.optimizer) if self.inner_lr is None else self.inner_lr,
                 schedule=schedule_share(self.optimizer),
             )
-        levels = as_levels(self.model(images), images)
+        with quick_single_volumes(images):
+            levels = as_levels(self.model(images), images)
         if levels[0].shape[1] != self.channels:
             raise SegmendError(
                 f"model: want {self.channels} logits for K = {self.num_context}, got "
