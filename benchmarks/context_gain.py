@@ -94,7 +94,7 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
     scores = {merge: vars(score) for merge, score in found.items()}
     content = {"scores": scores, "curve": result.curve, "seconds": seconds, "cpu": cpu}
     torch.save(content, run / "scores.pt")
-    means = dict(zip(FIELDS, found["sum"].tuned.nanmean(0).tolist(), strict=True))
+    means = mean_scores(found["sum"].tuned)
     print(name, method, seed, {k: round(v, 3) for k, v in means.items()}, flush=True)
 
 

@@ -227,7 +227,8 @@ def test_each_add_on_is_recommended_for_its_own_error() -> None:
     assert advice["refine"].reachable == pytest.approx(0.08)
     assert advice["context"].reachable == pytest.approx(0.08)
     assert advice["rectify"].reachable == pytest.approx(0.04)
-    assert "no benchmark yet" in advice["context"].why
+    assert "no benchmark yet" in advice["rectify"].why
+    assert "no benchmark yet" not in advice["context"].why
     assert advice["context"].command.split()[:2] == ["segmend", "train"]
     assert "--context 2" in advice["context"].command
     assert "--rectify" in advice["rectify"].command
@@ -298,7 +299,7 @@ def test_every_dominant_error_comes_with_advice(key: str) -> None:
 
 
 def test_an_interval_never_promises_more_than_is_reachable() -> None:
-    wide = fix("islands", 0.05, half_width=0.04)
+    wide = fix("candidates", 0.05, half_width=0.04)
     advice = judge(diagnosis(0.6, wide)).recommendations[0]
     assert advice.low == 0
     assert advice.high == advice.reachable == pytest.approx(0.05)
