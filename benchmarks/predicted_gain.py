@@ -93,8 +93,10 @@ def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
         for path in sorted(runs.glob(f"{dataset}-plain-*/scores.pt")):
             seed = path.parent.name.rpartition("-")[2]
             other = runs / f"{dataset}-{BEST}-{seed}" / "scores.pt"
+            if not other.exists():
+                continue
             items = SETS[dataset].read(data)["val"]
-            if not other.exists() or items[0]["image"].ndim != 3:
+            if items[0]["image"].ndim != 3:
                 continue
             plain = load(path)["scores"]["sum"]
             gains.append(tuned_iou(load(other)["scores"]["sum"]) - tuned_iou(plain))
