@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,28 +88,28 @@ def refine_pairs(runs: Path) -> Iterator[Found]:
 
 def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
     """Each flat set that was trained plainly and with the best context labels, mean over seeds."""
-    for dataset in SETS:
+    for dataset, spec in SETS.items():
+        plain = {
+            p.parent.name.rpartition("-")[2]: p for p in runs.glob(f"{dataset}-plain-*/scores.pt")
+        }
+        other = {seed: runs / f"{dataset}-{BEST}-{seed}" / "scores.pt" for seed in sorted(plain)}
+        seeds = [seed for seed, path in other.items() if path.exists()]
+        items = spec.read(data)["val"] if seeds else []
+        if not items or items[0]["image"].ndim != 3:
+            continue
         limits, gains = [], []
-        for path in sorted(runs.glob(f"{dataset}-plain-*/scores.pt")):
-            seed = path.parent.name.rpartition("-")[2]
-            other = runs / f"{dataset}-{BEST}-{seed}" / "scores.pt"
-            if not other.exists():
-                continue
-            items = SETS[dataset].read(data)["val"]
-            if items[0]["image"].ndim != 3:
-                continue
-            plain = load(path)["scores"]["sum"]
-            gains.append(tuned_iou(load(other)["scores"]["sum"]) - tuned_iou(plain))
-            cases = cases_of(path.parent / "net", items, plain["threshold"])
+        for seed in seeds:
+            before, after = (load(path[seed])["scores"]["sum"] for path in (plain, other))
+            gains.append(tuned_iou(after) - tuned_iou(before))
+            cases = cases_of(plain[seed].parent / "net", items, before["threshold"])
             limits.append(reachable_gain(measure(cases).fixes, "context"))
-        if gains:
-            low, middle, high = (mean(iter(values)) for values in zip(*limits, strict=True))
-            yield Found(
-                addon="context",
-                pair=Pair(dataset, reachable=middle, gained=mean(iter(gains))),
-                limits=(low, middle, high),
-                fits=len(gains),
-            )
+        low, middle, high = (mean(values) for values in zip(*limits, strict=True))
+        yield Found(
+            addon="context",
+            pair=Pair(dataset, reachable=middle, gained=mean(gains)),
+            limits=(low, middle, high),
+            fits=len(gains),
+        )
 
 
 def cases_of(net: Path, items: list[Item], threshold: float) -> TensorCases:
@@ -144,7 +144,7 @@ def pooled(regions: Tensor) -> float:
     return tp / (tp + fp + fn)
 
 
-def mean(values: Iterator[float]) -> float:
+def mean(values: Iterable[float]) -> float:
     listed = list(values)
     return sum(listed) / len(listed) if listed else float("nan")
 
