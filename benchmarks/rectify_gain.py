@@ -17,6 +17,7 @@ which is a bound, not a method.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ STUFF = {
 }
 """For data without a background class: "foreground" is "any" there."""
 
+NOTES = (
+    "mIoU in points on test images (train: on the true masks of training images, read plainly)."
+    " OC: pixels whose class is not among the image's true tags; background: pixels labelled "
+    "so; both percent. pred: masked by the classifier's tags; keep: the class alone is masked;"
+    " true: the bound with true tags.",
+    "Differences: to the named variant and reading with the same seeds, 95% paired bootstrap "
+    "intervals over test images, averaged over seeds.",
+)
+
 
 def prepare(options: argparse.Namespace, runs: Path) -> tuple[Path, Path]:
     """(classifier, pseudo-masks of train), made where they are not there yet."""
@@ -88,27 +98,12 @@ def variants(labels: str) -> dict[str, Variant]:
 
 def table(runs: Path, options: argparse.Namespace, name: str) -> None:
     """A row a variant and way of reading; paired differences over all seeds they share."""
-    found: dict[str, dict[int, Any]] = {}
-    for variant in variants(options.labels):
-        for path in sorted(runs.glob(f"{variant.replace(' ', '_')}-*.pt")):
-            seed = path.stem.rpartition("-")[2]
-            if path.stem == f"{variant.replace(' ', '_')}-{seed}":
-                found.setdefault(variant, {})[int(seed)] = torch.load(path, weights_only=True)
-    rows: list[dict[str, Cell]] = []
-    for variant, seeds in found.items():
-        for reading in next(iter(seeds.values()))["test"]:
-            if reading == "plain" or not reading.startswith("true") or "keep" in reading:
-                rows.append(row_of(variant, reading, seeds, found))
+    rows = rows_of(collect(runs.glob("*.pt"), options.labels))
     notes = [
-        "mIoU in points on test images (train: on the true masks of training images, read plainly)."
-        " OC: pixels whose class is not among the image's true tags; background: pixels labelled "
-        "so; both percent. pred: masked by the classifier's tags; keep: the class alone is masked;"
-        " true: the bound with true tags.",
+        *NOTES,
         "The classifier is the recipe cam's at crops of 208 pixels, seed 0, its stem not frozen; "
         "the masks' background constant of .01 is the best on val. Which variants are worth a row "
         "was known from an earlier trial that had looked at this test split.",
-        "Differences: to the named variant and reading with the same seeds, 95% paired bootstrap "
-        "intervals over test images, averaged over seeds.",
     ]
     steps = "fit|table --data msrc-objects --set crop=208 freeze=[] --seeds 0 1"
     command = f"python benchmarks/rectify_gain.py {steps}"
@@ -117,13 +112,36 @@ def table(runs: Path, options: argparse.Namespace, name: str) -> None:
         print(row)
 
 
+def collect(files: Iterable[Path], labels: str) -> dict[str, dict[int, Any]]:
+    """Variant -> seed -> what `Bench.fit` kept, in the order of `variants`."""
+    kept = {path.stem: path for path in sorted(files)}
+    found: dict[str, dict[int, Any]] = {}
+    for variant in variants(labels):
+        for stem, path in kept.items():
+            name, _, seed = stem.rpartition("-")
+            if name == variant.replace(" ", "_"):
+                found.setdefault(variant, {})[int(seed)] = torch.load(path, weights_only=True)
+    return found
+
+
+def rows_of(found: dict[str, dict[int, Any]]) -> list[dict[str, Cell]]:
+    """A row for each variant and way of reading its labels."""
+    return [
+        row_of(variant, reading, seeds, found)
+        for variant, seeds in found.items()
+        for reading in next(iter(seeds.values()))["test"]
+        if reading == "plain" or not reading.startswith("true") or "keep" in reading
+    ]
+
+
 def row_of(
     variant: str, reading: str, seeds: dict[int, Any], found: dict[str, dict[int, Any]]
 ) -> dict[str, Cell]:
     mine = [run["test"][reading] for run in seeds.values()]
     row: dict[str, Cell] = {"variant": variant, "read": reading, "seeds": len(seeds)}
     row["mIoU"] = mean_of(mean_iou(m["region"].sum(0)) * 100 for m in mine)
-    keep = "pred, keep" if "pred, keep" in mine[0] else "pred"
+    readings = next(iter(seeds.values()))["test"]
+    keep = "pred, keep" if "pred, keep" in readings else "pred"
     for title, other, how in (
         ("to flat", "flat", "plain"),
         ("to gate", "gate", "plain"),

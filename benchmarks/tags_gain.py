@@ -31,7 +31,8 @@ from torch import Tensor
 
 from outcome import Cell, write_outcome
 from rectify_bed import Bench, add_training
-from rectify_gain import signed, variants
+from rectify_gain import NOTES, collect, signed, variants
+from rectify_gain import rows_of as variant_rows
 from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
@@ -40,6 +41,7 @@ from segmend.metrics.contour import boundary_f
 from segmend.metrics.region import iou
 from segmend.tags.affinity_jobs import load_affinity, train_affinity
 from segmend.tags.affinity_network import IRNet
+from segmend.tags.background_choice import WALK_POWERS
 from segmend.tags.classifier_files import TAGGER
 from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, train_tags
@@ -60,6 +62,11 @@ MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++"
 SEGMENTERS = "segmenters"
 RECTIFIED = ("gate + any every 1", "gate + foreground .1")
 """Variant of `rectify_gain.py` for data without and with a background class."""
+
+KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | {
+    name.replace(" ", "_"): "segmenter with gate and rectification" for name in RECTIFIED
+}
+"""How a segmenter is named in the table, by its variant's file."""
 
 SPLITS = ("val", "train", "test")
 CONSTANTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
@@ -130,7 +137,7 @@ def tuned_masks(
 ) -> TagScores:
     """Masks of the training images with the background score that is best on val."""
     name = "walk_power" if affinity is not None and not _irn(affinity) else "constant"
-    values = (4.0, 16.0, 64.0, 128.0, 256.0, 512.0) if name == "walk_power" else CONSTANTS
+    values = WALK_POWERS if name == "walk_power" else CONSTANTS
     if items["val"].background is None:
         values = values[:1]
     best: tuple[float, float] = (-1.0, values[0])
@@ -167,9 +174,11 @@ def segmenter_scores(run: Path, seed: int) -> dict[str, Any]:
     for path in sorted((run / SEGMENTERS).glob(f"*-{seed}.pt")):
         counts = torch.load(path, weights_only=True)["test"]["plain"]
         region, boundary = counts["region"], counts["boundary"]
-        kind = "" if path.stem.startswith("flat") else " with gate and rectification"
+        kind = KINDS.get(path.stem.rpartition("-")[0])
+        if kind is None:
+            continue
         first = int(bool(counts["behind"][:, 0].any()))
-        found[f"segmenter{kind}, test"] = {
+        found[f"{kind}, test"] = {
             "region": region,
             "boundary": boundary,
             "mean_iou": float(iou(region.sum(0)).nanmean()),
@@ -220,31 +229,62 @@ def keep(run: Path, found: dict[str, TagScores], seconds: float) -> None:
     torch.save({"seconds": seconds, "scores": content}, run / "scores.pt")
 
 
-def table(out: Path, results: Path, name: str, command: str) -> None:
-    """A row a method and split: levels, and paired differences of ++ to plain over all seeds."""
+def tables(out: Path, options: argparse.Namespace, name: str) -> None:
+    """Methods against the same with ++, variants of a ++ against its control, segmenters."""
+    command = f"python benchmarks/tags_gain.py {{step}} --data {options.data.name}"
+    if options.labels != "SegmentationClass":
+        command += f" --labels {options.labels}"
+    runs = collect_runs(out)
+    whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
+    parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
+    segmenters: list[dict[str, Cell]] = []
+    for recipe in (r for r in runs if "," not in r):
+        found = collect(out.glob(f"{recipe}-[0-9]/{SEGMENTERS}/*.pt"), options.labels)
+        segmenters += [{"masks of": recipe, **row} for row in variant_rows(found)]
+    said = (
+        "maps: activation maps of the true tags at the constant that is best on val; masks: after "
+        "the dense CRF or the walk, of the training images, background score the best on val; "
+        "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
+        "boundary F: over object classes (HFPL's protocol, absent classes left out).",
+        "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
+        "over seeds.",
+    )
+    control = "ellipse: the control that learns nothing."
+    equal = "To plain: to the plain method with the same variant where there is one."
+    again = "Every seed has masks of its own, of the training images; segmenters as above."
+    for title, step, rows, notes in (
+        (name, "fit|segment|table", whole, [*said, control]),
+        (f"{name}_ablation", "fit --as NAME --set ...", parts, [*said, equal]),
+        (name.replace("tags", "rectified"), "segment|table", segmenters, [*NOTES, again]),
+    ):
+        if rows:
+            path = options.out / f"{title}.json"
+            done = command.format(step=step)
+            write_outcome(path, name=title, command=done, rows=rows, notes=notes)
+
+
+def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
+    """A row a kind of mask: levels, and differences to the plain method (of the same variant)."""
+    base, _, variant = recipe.partition(", ")
+    plain = next((p for p, plus in PAIRS.items() if plus == base), "")
+    alike = f"{plain}, {variant}"
+    against = alike if alike in runs else plain
+    rows = []
+    for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
+        both = having(what, runs[recipe]), having(what, runs.get(against, {}))
+        rows.append(row_of(recipe, what, *both))
+    return rows
+
+
+def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
+    """Recipe, with its variant, -> seed -> what `fit` and `segment` kept."""
     runs: dict[str, dict[int, Any]] = {}
     for path in sorted(out.glob("*/scores.pt")):
         recipe, _, seed = path.parent.name.rpartition("-")
         run = torch.load(path, weights_only=True)
         run["scores"] |= segmenter_scores(path.parent, int(seed))
         runs.setdefault(recipe, {})[int(seed)] = run
-    rows: list[dict[str, Cell]] = []
-    for recipe, seeds in runs.items():
-        base = recipe.partition(",")[0]
-        plain = next((p for p, plus in PAIRS.items() if plus == base), None)
-        for what in dict.fromkeys(w for run in seeds.values() for w in run["scores"]):
-            pair = having(what, seeds), having(what, runs.get(plain or "", {}))
-            rows.append(row_of(recipe, what, *pair))
-    notes = [
-        "maps: activation maps of the true tags at the constant that is best on val; masks: after "
-        "the dense CRF or the walk, of the training images, background score the best on val; "
-        "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
-        "boundary F: over object classes (HFPL's protocol, "
-        "absent classes left out).",
-        "Differences: to the plain method with the same seeds, 95% paired bootstrap intervals over "
-        "images, averaged over seeds. ellipse: the control that learns nothing.",
-    ]
-    write_outcome(results / f"{name}.json", name=name, command=command, rows=rows, notes=notes)
+    return runs
 
 
 def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
@@ -291,6 +331,7 @@ def main() -> None:
     parser.add_argument("step", choices=["fit", "segment", "table"])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", default="SegmentationClass")
+    parser.add_argument("--name", help="of the data in the tables; default: class or all")
     parser.add_argument("--runs", type=Path, default=Path("runs/tags_gain"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--recipes", nargs="+", default=[r for pair in PAIRS.items() for r in pair])
@@ -301,11 +342,11 @@ def main() -> None:
     parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="STAGE.KEY=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    name = f"tags_gain_{options.labels.removeprefix('Segmentation').lower()}"
+    labels = options.labels.removeprefix("Segmentation").lower()
+    name = f"tags_gain_{options.name or labels}"
     runs = options.runs / name
     if options.step == "table":
-        command = "python benchmarks/tags_gain.py fit|table --data msrc-objects"
-        table(runs, options.out, name, command)
+        tables(runs, options, name)
         return
     if options.step == "fit":
         control(options.data, options.labels, runs)

@@ -69,7 +69,7 @@ def test_pictures_are_drawn(run, step):
 
 def test_the_run_says_how_to_repeat_it_and_keeps_two_networks(run):
     record = json.loads((run / "net" / "run.json").read_text())
-    assert record["settings"]["fsl_weight"] == 5
+    assert record["settings"]["fsl_weight"] == 15
     assert (run / "net" / "tagger" / "model.safetensors").exists()
     plain = json.loads((run / "net" / "tagger" / "train.json").read_text())
     assert plain["options"]["fsl_weight"] == 0

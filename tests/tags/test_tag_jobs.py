@@ -1,4 +1,4 @@
-"""Training from tags on two processes: the network that one process would leave."""
+"""Training from tags: on two processes, and of two networks."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
+from segmend.tags.classifier_files import TAGGER
 from segmend.tags.jobs import train_tags
 from segmend.tags.options import TagOptions
 
@@ -33,3 +34,24 @@ def test_two_processes_leave_the_network_of_one(items, tmp_path):
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-6)
     assert curves[1] == [pytest.approx(row, rel=1e-3) for row in curves[0]]
+
+
+def test_a_plain_network_beside_leaves_the_other_as_it_would_be_alone(items, tmp_path):
+    options = TagOptions(epochs=1, crop=64, output_stride=16, threads=1, fsl_weight=15)
+    weights = {}
+    for name, changes in {
+        "alone": {},
+        "beside": {"tagger": True},
+        "from it": {"tagger": True, "start_from_tagger": True},
+    }.items():
+        train_tags(options.model_copy(update=changes), items, tmp_path / name, progress=False)
+        weights[name] = load_file(tmp_path / name / "model.safetensors")["head.weight"]
+    assert torch.equal(weights["beside"], weights["alone"])
+    assert not torch.equal(weights["from it"], weights["alone"])
+    plain = load_file(tmp_path / "beside" / TAGGER / "model.safetensors")["head.weight"]
+    assert not torch.equal(plain, weights["alone"])
+
+
+def test_a_start_from_the_plain_network_wants_one():
+    with pytest.raises(ValueError, match="wants tagger"):
+        TagOptions(start_from_tagger=True)

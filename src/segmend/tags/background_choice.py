@@ -27,7 +27,7 @@ from segmend.tags.image_masks import masks_of
 from segmend.tags.options import MaskOptions
 
 CONSTANTS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
-WALK_POWERS = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+WALK_POWERS = (4.0, 16.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0)
 COLOURS = 16
 """Clusters of an image's colours."""
 IMAGES = 64

@@ -47,13 +47,18 @@ class TagOptions(TrainOptions):
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
     tagger: bool = Field(
-        False, description="First train a plain network: it tells tags, and the other starts there."
+        False, description="First train a plain network, which tells tags; the other draws maps."
+    )
+    start_from_tagger: bool = Field(
+        False, description="The network of maps starts from the plain one, not from its weights."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> TagOptions:
         if self.long_side is not None and not 32 <= self.long_side[0] <= self.long_side[1]:
             raise ValueError(f"long_side: want 32 <= low <= high, got {self.long_side}")
+        if self.start_from_tagger and not self.tagger:
+            raise ValueError("start_from_tagger: wants tagger")
         return self
 
 
