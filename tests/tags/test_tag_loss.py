@@ -45,6 +45,21 @@ def test_loss_is_the_weighted_sum_of_its_three_parts(batch):
     torch.testing.assert_close(tag_loss(logits, tags, images, inside, options), wanted)
 
 
+@pytest.mark.parametrize("background", [0, None])
+def test_the_multinomial_form_compares_a_softmax_with_a_background_of_zero(batch, background):
+    logits, tags, images, inside = batch
+    valid = cells_inside(inside, (6, 6))
+    odds = logits.exp()
+    maps = odds / (odds.sum(1, keepdim=True) + (background is not None))
+    if background == 0:
+        maps = torch.cat([1 - maps.sum(1, keepdim=True), maps], 1)
+    maps = maps * valid[:, None]
+    wanted = 5 * feature_similarity_loss(maps, images, sigma=3.0, valid=valid)
+    options = TagOptions(fsl_weight=5, fsl_form="multinomial", sigma=24)
+    found = similarity_loss(logits, tags, images, valid, options, background=background, done=1)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_an_add_on_waits_for_its_share_of_the_training(batch):
     logits, tags, images, inside = batch
     options = TagOptions(isl_weight=0.2, isl_start=0.5, fsl_weight=5, fsl_start=0.5)
