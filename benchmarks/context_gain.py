@@ -35,7 +35,6 @@ from segmend.metrics.volume import FIELDS
 
 PUBLISHED = {"dice": "published", "generator_lr": 3e-4}
 FAST = {"dice": "foreground", "generator_lr": 3e-3}
-STARTED = {"generator_start": "kmeans"}
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain", "num_context": 1},
     "kmeans2": {"method": "kmeans", "num_context": 2},
@@ -51,14 +50,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "dilate-foreground": {"method": "dilate", "num_context": 2, "dice": "foreground"},
     "kmeans2-foreground": {"method": "kmeans", "num_context": 2, "dice": "foreground"},
     "learned2-fast": {"method": "learned", "num_context": 2, **FAST},
-    "learned2-kmeans": {"method": "learned", "num_context": 2, **FAST, **STARTED},
-    "learned4-kmeans": {"method": "learned", "num_context": 4, **FAST, **STARTED},
-    "kmeans4-foreground": {"method": "kmeans", "num_context": 4, "dice": "foreground"},
     "learned4-fast": {"method": "learned", "num_context": 4, **FAST},
     "learned6-fast": {"method": "learned", "num_context": 6, **FAST},
 }
 """Name of a row -> its settings. "-foreground": the Dice of the foreground alone; "-fast": so, with
-a generator that learns ten times as fast as published; "-kmeans": so, from k-means labels on."""
+a generator that learns ten times as fast as published."""
 
 
 BEST = "learned2-fast"

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +85,6 @@ def fit(
     run = out / f"{recipe}{variant}-{seed}"
     if (run / "scores.pt").exists():
         return
-    start = time.perf_counter()
     items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
     options = resolve_run(Path(recipe), sets, epochs=None, seed=seed)
     if recipe in MAPS_OF:
@@ -100,7 +98,7 @@ def fit(
         found = maps_and_masks(options, items, run)
     for what, scores in found.items():
         print(run.name, what, f"{scores.mean_iou:.3f} {scores.boundary_f:.3f}", flush=True)
-    keep(run, found, time.perf_counter() - start)
+    keep(run, found)
 
 
 def maps_and_masks(
@@ -203,7 +201,7 @@ def control(data: Path, labels: str, out: Path) -> None:
     found = {
         f"maps, {split}": draw_ellipses(items[split], run / split, best[1]) for split in SPLITS
     }
-    keep(run, found, 0.0)
+    keep(run, found)
 
 
 def draw_ellipses(items: TagFolder, out: Path, size: float) -> TagScores:
@@ -219,14 +217,14 @@ def draw_ellipses(items: TagFolder, out: Path, size: float) -> TagScores:
     return evaluate_masks(out, items, progress=False)
 
 
-def keep(run: Path, found: dict[str, TagScores], seconds: float) -> None:
+def keep(run: Path, found: dict[str, TagScores]) -> None:
     """Counts and figures of a run, in one file."""
     content = {
         name: {"region": s.region, "boundary": s.boundary, **s.summary()}
         for name, s in found.items()
     }
     run.mkdir(parents=True, exist_ok=True)
-    torch.save({"seconds": seconds, "scores": content}, run / "scores.pt")
+    torch.save({"scores": content}, run / "scores.pt")
 
 
 def tables(out: Path, options: argparse.Namespace, name: str) -> None:
@@ -310,7 +308,6 @@ def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any])
             row[f"{title}, to plain"] = signed(difference(*stacks, outline=counts == "boundary"))
     precision = [m["tag_map"] for m in mine if m["tag_map"] is not None]
     row["tag mAP"] = f"{100 * sum(precision) / len(precision):.1f}" if precision else ""
-    row["training, s"] = round(sum(r["seconds"] for r in seeds.values()) / len(seeds))
     return row
 
 

@@ -78,7 +78,6 @@ def test_every_method_trains_and_leaves_an_ordinary_network(tmp_path, size, meth
 
 @pytest.mark.parametrize("changes", [
     {"method": "learned", "averaging": 0.5, "meta_batch": "next", "warm_up": 3},
-    {"method": "learned", "generator_start": "kmeans", "start_steps": 4},
     {"method": "random"},
 ])  # fmt: skip
 def test_a_killed_run_goes_on_to_the_weights_of_an_uninterrupted_one(

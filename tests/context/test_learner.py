@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segmend.context.baselines import KMeansContext, RandomContext, build_baseline
+from segmend.context.baselines import RandomContext, build_baseline
 from segmend.context.generator import ContextGenerator, GeneratorTrainer
 from segmend.context.heads import widen_head
 from segmend.context.labels import context_targets
@@ -255,34 +255,3 @@ def test_options_that_cannot_be() -> None:
     for options in wrong:
         with pytest.raises(SegmendError, match="want"):
             make(**options)
-
-
-def test_a_generator_can_start_at_the_labels_of_a_fixed_source():
-    draw = torch.Generator().manual_seed(0)
-    materials = torch.randint(3, (4, 1, 4, 4), generator=draw).float()
-    images = materials.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    target = torch.zeros(4, 16, 16, dtype=torch.long)
-    target[:, 4:8, 4:8] = 1
-    batch = {"image": images, "target": target}
-    source = KMeansContext(3, features=lambda x: x)
-    source.fit([batch])
-    learner = make(averaging=0.9, generator=ContextGenerator(1, 3, widths=(4, 8), stride=1))
-    behind = target == 0
-
-    def agreement() -> float:
-        """With the source, of the average, which gives the labels."""
-        wanted, found = (s.contexts(images, target).argmax(1) for s in (source, learner))
-        return float((wanted == found)[behind].float().mean())
-
-    before = agreement()
-    losses = learner.teach(source, [batch] * 150)
-    assert losses[-1] < 0.3 * losses[0]
-    assert before < 0.7
-    assert agreement() > 0.9
-
-
-def test_teaching_wants_a_generator_and_as_many_contexts():
-    learner, fixed = make(), make(generator=RandomContext(3))
-    for taught, contexts in ((learner, 2), (fixed, 3)):
-        with pytest.raises(SegmendError, match="teach: wants a generator"):
-            taught.teach(RandomContext(contexts), [])

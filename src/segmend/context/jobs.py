@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segmend.context.baselines import ContextSource, build_baseline
 from segmend.context.clusters import KMeansContext
@@ -24,7 +24,6 @@ from segmend.context.networks import (
 from segmend.context.options import ContextOptions
 from segmend.context.sets import ContextSets, folder_sets, volume_sets
 from segmend.engine.crops import CACHE_LIMIT, Item, ItemSet
-from segmend.engine.surroundings import threads
 from segmend.engine.training import TrainResult, train_model
 from segmend.errors import SegmendError
 
@@ -124,9 +123,6 @@ def train_context(
     model = build_context_network(options, in_channels=channels, dimensions=axes)
     learner = build_learner(options, model, train_items, in_channels=channels, dimensions=axes)
     describe_if_new(out, options, resume=resume, in_channels=channels, dimensions=axes)
-    begun = resume and (out / "last.ckpt").is_file()
-    if learner.trainer is not None and options.generator_start == "kmeans" and not begun:
-        start_generator(learner, train_items, _crops(train_set, options, dimensions=axes), options)
 
     def make_task(model: nn.Module, _: ContextOptions) -> nn.Module:
         from segmend.context.task import ContextTask
@@ -175,7 +171,9 @@ def build_learner(
             name, num_context=options.num_context, width=options.ring, seed=options.seed
         )
     if isinstance(source, KMeansContext):
-        _fit_clusters(source, items)
+        step = max(1, len(items) // CLUSTERED)
+        rows = (items[i] for i in range(0, len(items), step))
+        source.fit({"image": r["image"][None], "target": r["target"][None]} for r in rows)
     return ContextLabelLearner(
         model,
         source,
@@ -192,36 +190,6 @@ def build_learner(
         dice=options.dice,
         ignore_index=options.ignore_index,
     )
-
-
-def start_generator(
-    learner: ContextLabelLearner,
-    items: ItemSet,
-    crops: ContextCrops,
-    options: ContextOptions,
-) -> None:
-    """Teach the learner's generator k-means labels on `start_steps` batches of crops."""
-    clusters = KMeansContext(options.num_context, seed=options.seed)
-    _fit_clusters(clusters, items)
-    size = options.batch_size
-
-    def batches() -> Iterator[dict[str, Tensor]]:
-        for step in range(options.start_steps):
-            rows = [crops[i] for i in range(step * size, (step + 1) * size)]
-            yield {
-                "image": torch.stack([row["pixels"] for row in rows]),
-                "target": torch.stack([row["labels"] for row in rows]),
-            }
-
-    with threads(options.threads):
-        learner.teach(clusters, batches())
-
-
-def _fit_clusters(clusters: KMeansContext, items: ItemSet) -> None:
-    """Find clusters in up to `CLUSTERED` items, evenly spread over the set."""
-    step = max(1, len(items) // CLUSTERED)
-    rows = (items[i] for i in range(0, len(items), step))
-    clusters.fit({"image": r["image"][None], "target": r["target"][None]} for r in rows)
 
 
 def describe_if_new(

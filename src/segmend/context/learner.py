@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,6 @@ from segmend.context.labels import context_targets, count_channels
 from segmend.context.loss import Dice
 from segmend.context.merging import Merge, MergedNetwork, merged_copy
 from segmend.context.meta import Method
-from segmend.context.start import teach_generator
 from segmend.context.updates import (
     GeneratorUpdates,
     LossOptions,
@@ -206,18 +205,6 @@ class ContextLabelLearner:
             loss.detach(), usage, *((found.objective, found.method) if found else ())
         )
         return loss
-
-    def teach(self, source: ContextSource, batches: Iterable[Mapping[str, Tensor]]) -> list[float]:
-        """Start the generator at a fixed source's labels; arguments as in `teach_generator`."""
-        if self.trainer is None or source.num_context != self.num_context:
-            raise SegmendError(
-                f"teach: wants a generator and a source of {self.num_context} contexts, got one of "
-                f"{source.num_context}{'' if self.trainer else ' and no generator'}"
-            )
-        losses = teach_generator(self.trainer.generator, source, batches)
-        if self.trainer.average is not None:
-            self.trainer.average.load_state_dict(self.trainer.generator.state_dict())
-        return losses
 
     def contexts(
         self,

@@ -56,10 +56,6 @@ class ContextOptions(TrainOptions):
     generator_lr: float = Field(
         3e-3, gt=0, description="Of Adam; published 3e-4, for schedules a hundred times longer."
     )
-    generator_start: Literal["random", "kmeans"] = Field(
-        "random", description="Or at k-means labels, which it then makes better."
-    )
-    start_steps: int = Field(200, ge=1, description="Batches for that; they cost next to nothing.")
     update_every: int = Field(5, ge=1, description="Segmenter steps to one of the generator.")
     meta_batch: Literal["same", "next"] = "same"
     meta_samples: int | None = Field(None, ge=1, description="None: half a batch.")
