@@ -235,10 +235,16 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     runs = collect_runs(out)
     whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
     parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
-    segmenters: list[dict[str, Cell]] = []
-    for recipe in (r for r in runs if "," not in r):
-        found = collect(out.glob(f"{recipe}-[0-9]/{SEGMENTERS}/*.pt"), options.labels)
-        segmenters += [{"masks of": recipe, **row} for row in variant_rows(found)]
+    kept = {
+        recipe: collect(out.glob(f"{recipe}-[0-9]/{SEGMENTERS}/*.pt"), options.labels)
+        for recipe in runs
+        if "," not in recipe
+    }
+    segmenters = [
+        {"masks of": recipe, **row, "to flat on plain masks": whole_gain(recipe, row, kept)}
+        for recipe, found in kept.items()
+        for row in variant_rows(found)
+    ]
     said = (
         "maps: activation maps of the true tags at the constant that is best on val; masks: after "
         "the dense CRF or the walk, of the training images, background score the best on val; "
@@ -259,6 +265,19 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
             path = options.out / f"{title}.json"
             done = command.format(step=step)
             write_outcome(path, name=title, command=done, rows=rows, notes=notes)
+
+
+def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
+    """What a ++ method's masks and a variant gain together over the plain method's, both."""
+    plain = next((p for p, plus in PAIRS.items() if plus == recipe), "")
+    before = kept.get(plain, {}).get("flat", {})
+    after = kept[recipe][str(row["variant"])]
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
+        return ""
+    ways = ((before, "plain"), (after, str(row["read"])))
+    pair = (torch.stack([r[s]["test"][way]["region"] for s in shared]) for r, way in ways)
+    return signed(difference(*pair, outline=False))
 
 
 def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
