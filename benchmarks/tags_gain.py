@@ -6,6 +6,8 @@ Steps, resumable run by run; figures come from the counts that the first two hav
     python benchmarks/tags_gain.py segment --data DIR/msrc-objects --seeds 0 1 2 3 4
     python benchmarks/tags_gain.py table   --data DIR/msrc-objects --out benchmarks/results
 
+Settings of all runs (`--set`) are given to every step; the tables name them.
+
 `DIR` is in the VOC layout with train, val and test. Classifiers learn from the tags of `train`. The
 background constant is the best one on `val`; `train` and `test` are then scored with it, their maps
 drawn for their true tags, as is usual for maps; one scale and its mirror image, since one run must
@@ -228,10 +230,12 @@ def keep(run: Path, found: dict[str, TagScores]) -> None:
 
 
 def tables(out: Path, options: argparse.Namespace, name: str) -> None:
-    """Methods against the same with ++, variants of a ++ against its control, segmenters."""
+    """Three tables: methods against the same with ++, variants of a ++, and segmenters."""
     command = f"python benchmarks/tags_gain.py {{step}} --data {options.data.name}"
     if options.labels != "SegmentationClass":
         command += f" --labels {options.labels}"
+    if options.sets:
+        command += f" --set {' '.join(options.sets)}"
     runs = collect_runs(out)
     whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
     parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
@@ -254,11 +258,15 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "over seeds.",
     )
     control = "ellipse: the control that learns nothing."
-    equal = "To plain: to the plain method with the same variant where there is one."
+    equal = (
+        "Variants are named by `--set`: FSL, ISL: train.fsl_weight, train.isl_weight, and where "
+        "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
+        "train.tagger, so its tag mAP is its own. To plain: to the plain method, ten epochs."
+    )
     again = "Every seed has masks of its own, of the training images; segmenters as above."
     for title, step, rows, notes in (
         (name, "fit|segment|table", whole, [*said, control]),
-        (f"{name}_ablation", "fit --as NAME --set ...", parts, [*said, equal]),
+        (f"{name}_ablation", "fit --as NAME", parts, [*said, equal]),
         (name.replace("tags", "rectified"), "segment|table", segmenters, [*NOTES, again]),
     ):
         if rows:
