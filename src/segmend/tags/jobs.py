@@ -93,7 +93,7 @@ def train_tags(
     if not options.tagger and options.method != "amn":
         return fit(options, out, None, None)
     changes = {"method": "cam", "isl_weight": 0.0, "fsl_weight": 0.0}
-    changes |= {"tagger": False, "start_from_tagger": False}
+    changes |= {"fsl_form": "binomial", "tagger": False, "start_from_tagger": False}
     plain = fit(options.model_copy(update=changes), out / TAGGER, None, None)
     labels = None
     if options.method == "amn":
