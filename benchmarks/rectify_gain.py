@@ -182,12 +182,14 @@ def mean_of(values: Any) -> str:
     return f"{sum(numbers) / len(numbers):.1f}"
 
 
-def difference(base: Tensor, other: Tensor) -> Interval:
-    """Paired difference of mIoU from counts (seeds, images, classes, 3)."""
-    classes = base.shape[-2]
+def difference(base: Tensor, other: Tensor, *, outline: bool = False) -> Interval:
+    """Paired difference of the mean over classes, from counts (seeds, images, classes, k)."""
+    classes, k = base.shape[-2:]
+    ratio, first = (boundary_f, 1) if outline else (iou, 0)
 
     def statistic(sums: Tensor) -> Tensor:
-        return iou(sums.view(*sums.shape[:-1], classes, 3)).nanmean(-1)
+        values = ratio(sums.view(*sums.shape[:-1], classes, k))
+        return values[..., first:].nanmean(-1)
 
     return paired_bootstrap(base.flatten(2), other.flatten(2), statistic=statistic)
 

@@ -25,21 +25,14 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from outcome import Cell, write_outcome
 from rectify_bed import Bench, add_training
-from rectify_gain import NOTES, collect, signed, variants
-from rectify_gain import rows_of as variant_rows
+from rectify_gain import variants
 from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
-from segmend.metrics import Interval, paired_bootstrap
-from segmend.metrics.contour import boundary_f
-from segmend.metrics.region import iou
 from segmend.tags.affinity_jobs import load_affinity, train_affinity
 from segmend.tags.affinity_network import IRNet
 from segmend.tags.background_choice import WALK_POWERS
@@ -48,26 +41,10 @@ from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, train_tags
 from segmend.tags.options import CamOptions, MaskOptions
 from segmend.tags.pipeline import PipelineOptions
-
-PAIRS = {
-    "cam": "cam++",
-    "seam": "seam++",
-    "affinitynet": "affinitynet++",
-    "irn": "irn++",
-}
-"""Plain method -> the same with the add-ons, both recipes of the command line."""
+from tags_tables import PAIRS, RECTIFIED, SEGMENTERS, tables
 
 MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
 """Recipe -> the one whose maps it starts from; it has the same section `train`."""
-
-SEGMENTERS = "segmenters"
-RECTIFIED = ("gate + any every 1", "gate + foreground .1")
-"""Variant of `rectify_gain.py` for data without and with a background class."""
-
-KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | {
-    name.replace(" ", "_"): "segmenter with gate and rectification" for name in RECTIFIED
-}
-"""How a segmenter is named in the table, by its variant's file."""
 
 SPLITS = ("val", "train", "test")
 CONSTANTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
@@ -168,26 +145,6 @@ def segment(options: argparse.Namespace, runs: Path, recipe: str, seed: int) -> 
         bench.fit(name, known[name], seed)
 
 
-def segmenter_scores(run: Path, seed: int) -> dict[str, Any]:
-    """Figures of the segmenters trained on a run's masks, as `fit` keeps those of maps."""
-    found: dict[str, Any] = {}
-    for path in sorted((run / SEGMENTERS).glob(f"*-{seed}.pt")):
-        counts = torch.load(path, weights_only=True)["test"]["plain"]
-        region, boundary = counts["region"], counts["boundary"]
-        kind = KINDS.get(path.stem.rpartition("-")[0])
-        if kind is None:
-            continue
-        first = int(bool(counts["behind"][:, 0].any()))
-        found[f"{kind}, test"] = {
-            "region": region,
-            "boundary": boundary,
-            "mean_iou": float(iou(region.sum(0)).nanmean()),
-            "boundary_f": float(boundary_f(boundary.sum(0))[first:].nanmean()),
-            "tag_map": None,
-        }
-    return found
-
-
 def control(data: Path, labels: str, out: Path) -> None:
     """The ellipse that learns nothing."""
     run = out / "ellipse-0"
@@ -227,127 +184,6 @@ def keep(run: Path, found: dict[str, TagScores]) -> None:
     }
     run.mkdir(parents=True, exist_ok=True)
     torch.save({"scores": content}, run / "scores.pt")
-
-
-def tables(out: Path, options: argparse.Namespace, name: str) -> None:
-    """Three tables: methods against the same with ++, variants of a ++, and segmenters."""
-    command = f"python benchmarks/tags_gain.py {{step}} --data {options.data.name}"
-    if options.labels != "SegmentationClass":
-        command += f" --labels {options.labels}"
-    if options.sets:
-        command += f" --set {' '.join(options.sets)}"
-    runs = collect_runs(out)
-    whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
-    parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
-    kept = {
-        recipe: collect(out.glob(f"{recipe}-[0-9]/{SEGMENTERS}/*.pt"), options.labels)
-        for recipe in runs
-        if "," not in recipe
-    }
-    segmenters = [
-        {"masks of": recipe, **row, "to flat on plain masks": whole_gain(recipe, row, kept)}
-        for recipe, found in kept.items()
-        for row in variant_rows(found)
-    ]
-    said = (
-        "maps: activation maps of the true tags at the constant that is best on val; masks: after "
-        "the dense CRF or the walk, of the training images, background score the best on val; "
-        "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
-        "boundary F: over object classes (HFPL's protocol, absent classes left out).",
-        "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
-        "over seeds.",
-    )
-    control = "ellipse: the control that learns nothing."
-    equal = (
-        "Variants are named by `--set`: FSL, ISL: train.fsl_weight, train.isl_weight, and where "
-        "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
-        "train.tagger, so its tag mAP is its own. To plain: to the plain method, ten epochs."
-    )
-    again = "Every seed has masks of its own, of the training images; segmenters as above."
-    for title, step, rows, notes in (
-        (name, "fit|segment|table", whole, [*said, control]),
-        (f"{name}_ablation", "fit --as NAME", parts, [*said, equal]),
-        (name.replace("tags", "rectified"), "segment|table", segmenters, [*NOTES, again]),
-    ):
-        if rows:
-            path = options.out / f"{title}.json"
-            done = command.format(step=step)
-            write_outcome(path, name=title, command=done, rows=rows, notes=notes)
-
-
-def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
-    """What a ++ method's masks and a variant gain together over the plain method's, both."""
-    plain = next((p for p, plus in PAIRS.items() if plus == recipe), "")
-    before = kept.get(plain, {}).get("flat", {})
-    after = kept[recipe][str(row["variant"])]
-    shared = sorted(before.keys() & after.keys())
-    if not shared:
-        return ""
-    ways = ((before, "plain"), (after, str(row["read"])))
-    pair = (torch.stack([r[s]["test"][way]["region"] for s in shared]) for r, way in ways)
-    return signed(difference(*pair, outline=False))
-
-
-def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
-    """A row a kind of mask: levels, and differences to the plain method (of the same variant)."""
-    base, _, variant = recipe.partition(", ")
-    plain = next((p for p, plus in PAIRS.items() if plus == base), "")
-    alike = f"{plain}, {variant}"
-    against = alike if alike in runs else plain
-    rows = []
-    for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
-        both = having(what, runs[recipe]), having(what, runs.get(against, {}))
-        rows.append(row_of(recipe, what, *both))
-    return rows
-
-
-def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
-    """Recipe, with its variant, -> seed -> what `fit` and `segment` kept."""
-    runs: dict[str, dict[int, Any]] = {}
-    for path in sorted(out.glob("*/scores.pt")):
-        recipe, _, seed = path.parent.name.rpartition("-")
-        run = torch.load(path, weights_only=True)
-        run["scores"] |= segmenter_scores(path.parent, int(seed))
-        runs.setdefault(recipe, {})[int(seed)] = run
-    return runs
-
-
-def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
-    """The runs that have been scored for it."""
-    return {seed: run for seed, run in seeds.items() if what in run["scores"]}
-
-
-def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any]) -> dict[str, Cell]:
-    mine = [seeds[s]["scores"][what] for s in seeds]
-    both = sorted(seeds.keys() & plain.keys())
-    row: dict[str, Cell] = {"recipe": recipe, "of": what, "seeds": len(seeds)}
-    for title, key, counts in (
-        ("mIoU", "mean_iou", "region"),
-        ("boundary F", "boundary_f", "boundary"),
-    ):
-        row[title] = f"{100 * sum(m[key] for m in mine) / len(mine):.1f}"
-        row[f"{title}, to plain"] = ""
-        if both:
-            stacks = [
-                torch.stack([run[s]["scores"][what][counts] for s in both])
-                for run in (plain, seeds)
-            ]
-            row[f"{title}, to plain"] = signed(difference(*stacks, outline=counts == "boundary"))
-    precision = [m["tag_map"] for m in mine if m["tag_map"] is not None]
-    row["tag mAP"] = f"{100 * sum(precision) / len(precision):.1f}" if precision else ""
-    return row
-
-
-def difference(base: Tensor, other: Tensor, *, outline: bool) -> Interval:
-    """Paired difference of the mean over classes, from counts (seeds, images, classes, k)."""
-    classes, k = base.shape[-2:]
-    ratio, first = (boundary_f, 1) if outline else (iou, 0)
-
-    def statistic(sums: Tensor) -> Tensor:
-        values = ratio(sums.view(*sums.shape[:-1], classes, k))
-        return values[..., first:].nanmean(-1)
-
-    return paired_bootstrap(base.flatten(2), other.flatten(2), statistic=statistic)
 
 
 def main() -> None:

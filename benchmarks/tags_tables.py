@@ -1,0 +1,161 @@
+"""The tables of `tags_gain.py`, from the counts that its runs have kept."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from outcome import Cell, write_outcome
+from rectify_gain import NOTES, collect, difference, rows_of, signed
+from segmend.metrics.contour import boundary_f
+from segmend.metrics.region import iou
+
+PAIRS = {
+    "cam": "cam++",
+    "seam": "seam++",
+    "affinitynet": "affinitynet++",
+    "irn": "irn++",
+}
+"""Plain method -> the same with the add-ons, both recipes of the command line."""
+
+PLAIN = {plus: plain for plain, plus in PAIRS.items()}
+
+SEGMENTERS = "segmenters"
+RECTIFIED = ("gate + any every 1", "gate + foreground .1")
+"""Variant of `rectify_gain.py` for data without and with a background class."""
+
+KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | {
+    name.replace(" ", "_"): "segmenter with gate and rectification" for name in RECTIFIED
+}
+"""How a segmenter is named in the table, by its variant's file."""
+
+
+def tables(out: Path, options: argparse.Namespace, name: str) -> None:
+    """Three tables: methods against the same with ++, variants of a ++, and segmenters."""
+    command = f"python benchmarks/tags_gain.py {{step}} --data {options.data.name}"
+    if options.labels != "SegmentationClass":
+        command += f" --labels {options.labels}"
+    if options.sets:
+        command += f" --set {' '.join(options.sets)}"
+    runs = collect_runs(out)
+    whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
+    parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
+    kept = {
+        recipe: collect(out.glob(f"{recipe}-[0-9]/{SEGMENTERS}/*.pt"), options.labels)
+        for recipe in runs
+        if "," not in recipe
+    }
+    segmenters = [
+        {"masks of": recipe, **row, "to flat on plain masks": whole_gain(recipe, row, kept)}
+        for recipe, found in kept.items()
+        for row in rows_of(found)
+    ]
+    said = (
+        "maps: activation maps of the true tags at the constant that is best on val; masks: after "
+        "the dense CRF or the walk, of the training images, background score the best on val; "
+        "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
+        "boundary F: over object classes (HFPL's protocol, absent classes left out).",
+        "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
+        "over seeds.",
+    )
+    control = "ellipse: the control that learns nothing."
+    equal = (
+        "Variants are named by `--set`: FSL, ISL: train.fsl_weight, train.isl_weight, and where "
+        "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
+        "train.tagger, so its tag mAP is its own. To plain: to the plain method, ten epochs."
+    )
+    again = "Every seed has masks of its own, of the training images; segmenters as above."
+    for title, step, rows, notes in (
+        (name, "fit|segment|table", whole, [*said, control]),
+        (f"{name}_ablation", "fit --as NAME", parts, [*said, equal]),
+        (name.replace("tags", "rectified"), "segment|table", segmenters, [*NOTES, again]),
+    ):
+        if rows:
+            path = options.out / f"{title}.json"
+            done = command.format(step=step)
+            write_outcome(path, name=title, command=done, rows=rows, notes=notes)
+
+
+def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
+    """What a ++ method's masks and a variant gain together over the plain method's, both."""
+    before = kept.get(PLAIN.get(recipe, ""), {}).get("flat", {})
+    after = kept[recipe][str(row["variant"])]
+    shared = sorted(before.keys() & after.keys())
+    if not shared:
+        return ""
+    ways = ((before, "plain"), (after, str(row["read"])))
+    pair = (torch.stack([r[s]["test"][way]["region"] for s in shared]) for r, way in ways)
+    return signed(difference(*pair))
+
+
+def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
+    """A row a kind of mask: levels, and differences to the plain method (of the same variant)."""
+    base, _, variant = recipe.partition(", ")
+    plain = PLAIN.get(base, "")
+    alike = f"{plain}, {variant}"
+    against = alike if alike in runs else plain
+    rows = []
+    for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
+        both = having(what, runs[recipe]), having(what, runs.get(against, {}))
+        rows.append(row_of(recipe, what, *both))
+    return rows
+
+
+def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
+    """Recipe, with its variant, -> seed -> what `fit` and `segment` kept."""
+    runs: dict[str, dict[int, Any]] = {}
+    for path in sorted(out.glob("*/scores.pt")):
+        recipe, _, seed = path.parent.name.rpartition("-")
+        run = torch.load(path, weights_only=True)
+        run["scores"] |= segmenter_scores(path.parent, int(seed))
+        runs.setdefault(recipe, {})[int(seed)] = run
+    return runs
+
+
+def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
+    """The runs that have been scored for it."""
+    return {seed: run for seed, run in seeds.items() if what in run["scores"]}
+
+
+def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any]) -> dict[str, Cell]:
+    mine = [seeds[s]["scores"][what] for s in seeds]
+    both = sorted(seeds.keys() & plain.keys())
+    row: dict[str, Cell] = {"recipe": recipe, "of": what, "seeds": len(seeds)}
+    for title, key, counts in (
+        ("mIoU", "mean_iou", "region"),
+        ("boundary F", "boundary_f", "boundary"),
+    ):
+        row[title] = f"{100 * sum(m[key] for m in mine) / len(mine):.1f}"
+        row[f"{title}, to plain"] = ""
+        if both:
+            stacks = [
+                torch.stack([run[s]["scores"][what][counts] for s in both])
+                for run in (plain, seeds)
+            ]
+            row[f"{title}, to plain"] = signed(difference(*stacks, outline=counts == "boundary"))
+    precision = [m["tag_map"] for m in mine if m["tag_map"] is not None]
+    row["tag mAP"] = f"{100 * sum(precision) / len(precision):.1f}" if precision else ""
+    return row
+
+
+def segmenter_scores(run: Path, seed: int) -> dict[str, Any]:
+    """Figures of the segmenters trained on a run's masks, as `fit` keeps those of maps."""
+    found: dict[str, Any] = {}
+    for path in sorted((run / SEGMENTERS).glob(f"*-{seed}.pt")):
+        counts = torch.load(path, weights_only=True)["test"]["plain"]
+        region, boundary = counts["region"], counts["boundary"]
+        kind = KINDS.get(path.stem.rpartition("-")[0])
+        if kind is None:
+            continue
+        first = int(bool(counts["behind"][:, 0].any()))
+        found[f"{kind}, test"] = {
+            "region": region,
+            "boundary": boundary,
+            "mean_iou": float(iou(region.sum(0)).nanmean()),
+            "boundary_f": float(boundary_f(boundary.sum(0))[first:].nanmean()),
+            "tag_map": None,
+        }
+    return found
