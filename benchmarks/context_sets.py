@@ -57,7 +57,10 @@ def nuclei(data: Path) -> dict[str, list[Item]]:
 
 
 def crowded(*size: int, counts: tuple[int, int, int]) -> dict[str, list[Item]]:
-    """Procedural scans with look-alikes; the test set was drawn when all else had been chosen."""
+    """Procedural scans with look-alikes; the test set was drawn when all else had been chosen.
+
+    Their structures are there as context labels made by hand.
+    """
     sets: dict[str, list[Item]] = {}
     for split, count, seed in zip(SPLITS, counts, (0, 1, 2026), strict=True):
         scenes = make_crowded_scenes(count, size=size, seed=seed)
@@ -66,6 +69,7 @@ def crowded(*size: int, counts: tuple[int, int, int]) -> dict[str, list[Item]]:
                 "name": f"{split}_{i:03d}",
                 "image": scene.image.expand(3, -1, -1) if len(size) == 2 else scene.image * 4 - 2,
                 "target": scene.target,
+                "context": scene.structures,
             }
             for i, scene in enumerate(scenes)
         ]

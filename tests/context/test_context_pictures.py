@@ -13,7 +13,8 @@ from segmend.context.pictures import (
     draw_contexts,
     draw_logits,
     grey,
-    logit_panel,
+    margin_panel,
+    strongest_context,
 )
 from segmend.errors import SegmendError
 from segmend.plot import class_colour
@@ -34,13 +35,28 @@ def test_contexts_are_mixed_by_their_shares():
     assert found[:, 0, 3].tolist() == [0, 0, 0]
 
 
-def test_voxels_lie_where_their_logits_say():
-    pairs = torch.tensor([[-1.0, 1.0], [1.0, -1.0]])  # foreground wins; background wins
-    panel = logit_panel(pairs, torch.tensor([1, 0]), reach=2.0, side=8)
-    assert panel[:, 1, 2].argmax() == 1  # up and left: the green of a target
-    assert panel[:, 5, 6].argmax() == 0  # down and right: the orange of background
-    assert panel[:, 0, 0].tolist() == [1, 1, 1]
-    assert panel[:, 7, 0].unique().tolist() == pytest.approx([0.2])  # the diagonal
+def test_margins_stand_where_they_are_in_the_colour_of_their_context():
+    margins = torch.tensor([-2.5] * 9 + [-0.5] * 3 + [0.5, 9.0])
+    target = torch.tensor([0] * 12 + [1, 0])
+    context = torch.tensor([1] * 9 + [0] * 5)
+    panel = margin_panel(margins, target, context, span=(-3.0, 1.0), size=(20, 16), bar=4)
+    first, second = (torch.tensor(class_colour(k)) for k in (1, 2))
+    torch.testing.assert_close(panel[:, :, 0], second.view(3, 1).expand(3, 20))  # the most: full
+    white = torch.ones(3)
+    for column in (5, 9, 13):  # nothing, less, and the foreground, which is a line
+        assert torch.equal(panel[:, 1, column], white)
+    assert panel[:, :, 12].unique().tolist() == [0.5]  # the boundary
+    height = round(float(torch.tensor(4.0).log() / torch.tensor(10.0).log()) * 20)
+    torch.testing.assert_close(panel[:, 20 - height + 1, 9], first)
+    assert torch.equal(panel[:, 20 - height - 1, 9], white)
+    dark = panel[:, :, 14].amax(0).isclose(torch.tensor(0.1))
+    assert dark.any()
+
+
+def test_a_voxel_is_of_the_context_with_the_highest_logit():
+    logits = torch.tensor([[1.0, 9.0, 0.0, 2.0], [3.0, 9.0, 0.0, 2.0], [0.0, 9.0, 4.0, 2.0]])
+    sample = LogitSample(logits, torch.zeros(3, dtype=torch.int64), 3)
+    assert strongest_context(sample).tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("size", [(20, 16), (12, 10, 8)])

@@ -13,10 +13,10 @@ from torch import Tensor
 from segmend.context.merging import Merge, merge_background
 from segmend.data.files import atomic_write
 from segmend.errors import SegmendError
-from segmend.plot import FALSE_POSITIVE, HIT, class_colour, error_overlay, heat_overlay, panels
+from segmend.plot import class_colour, error_overlay, heat_overlay, panels
 
-SIDE = 192
-"""Pixels of a square panel of logits."""
+PANEL = (160, 256)
+"""Height and width of a panel of margins, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -80,45 +80,89 @@ def draw_logits(
 ) -> Path:
     """Where networks put background and foreground, on both sides of their decision boundary.
 
-    The paper's argument, drawn: a panel a network, its merged background logit to the right, its
-    foreground logit upwards, shifted so that their mean is 0; background orange, foreground green,
-    more voxels brighter (logarithmic); above the diagonal a voxel is called foreground.
+    The paper's argument, drawn: a panel a network, of its margins, foreground logit minus merged
+    background logit. Bars are background, in the colours of their strongest context as in
+    `context_overlay`; the dark line is foreground; heights are logarithms of counts. What lies
+    right of the grey line is called foreground; captions say how much of the background is. All
+    panels have the same axis, three quarters of it left of the line; what is further off is not
+    drawn.
 
     Args:
         samples: by caption.
         path: of the PNG.
     """
-    spread = {name: _coordinates(sample, merge) for name, sample in samples.items()}
-    reach = max(float(pair.abs().quantile(0.999)) for pair in spread.values())
-    line = [
-        (logit_panel(spread[name], sample.target, reach=reach), name)
-        for name, sample in samples.items()
-    ]
+    margins = {name: _margins(sample, merge) for name, sample in samples.items()}
+    reach = max(1e-6, *(float(values.quantile(0.999)) for values in margins.values()))
+    line = []
+    for name, sample in samples.items():
+        context = strongest_context(sample)
+        panel = margin_panel(margins[name], sample.target, context, span=(-3 * reach, reach))
+        beyond = float((margins[name][sample.target == 0] > 0).float().mean())
+        line.append((panel, f"background beyond: {1e4 * beyond:.0f} in 10 000"))
     with atomic_write(path) as temporary:
-        panels([line], [""] * len(line)).save(temporary)
+        panels([line], list(samples)).save(temporary)
     return Path(path)
 
 
-def logit_panel(pairs: Tensor, target: Tensor, *, reach: float, side: int = SIDE) -> Tensor:
-    """A picture (3, side, side) of (background, foreground) logits (N, 2) within ± `reach`."""
-    cell = ((pairs / reach + 1) / 2 * side).long().clamp(0, side - 1)
-    place = (side - 1 - cell[:, 1]) * side + cell[:, 0]  # upwards is a higher foreground logit
-    picture = torch.ones(3, side, side)
-    for label, colour in ((0, FALSE_POSITIVE), (1, HIT)):
-        count = torch.bincount(place[target == label], minlength=side * side).float()
-        share = (1 + count).log() / (1 + count.max()).log().clamp(min=1e-6)
-        paint = torch.tensor(colour).view(3, 1, 1) / 255
-        picture = torch.lerp(picture, paint.expand_as(picture), share.view(1, side, side).sqrt())
-    step = torch.arange(side)
-    picture[:, side - 1 - step, step] = 0.2
+def margin_panel(
+    margins: Tensor,
+    target: Tensor,
+    context: Tensor,
+    *,
+    span: tuple[float, float],
+    size: tuple[int, int] = PANEL,
+    bar: int = 2,
+) -> Tensor:
+    """A histogram (3, *size) of margins (N,), of both classes; see `draw_logits`.
+
+    Args:
+        target: 0 or 1, context: from 0, both (N,).
+        span: margins at the left and right border.
+        bar: width of a bar in pixels.
+    """
+    height, bars = size[0], size[1] // bar
+    low, high = span
+    scale = bars / (high - low)
+    place = ((margins - low) * scale).floor().long()
+    inside = (place >= 0) & (place < bars)
+
+    def counts(chosen: Tensor) -> Tensor:
+        return torch.bincount(place[inside & chosen], minlength=bars)
+
+    contexts = range(int(context.max()) + 1)
+    background = torch.stack([counts((target == 0) & (context == k)) for k in contexts])
+    total, foreground = background.sum(0), counts(target == 1)
+    most = (1 + torch.stack([total, foreground]).max()).log().clamp(min=1e-6)
+    tops = background.cumsum(0) / total.clamp(min=1) * (1 + total).log() / most
+    outline = (1 + foreground).log() / most
+    before = torch.cat((outline[:1], outline[:-1]))
+
+    rows = (torch.arange(height, 0, -1) - 0.5).view(-1, 1) / height  # the first one is the highest
+    picture = torch.ones(3, height, bars)
+    for k in reversed(contexts):
+        paint = torch.tensor(class_colour(k + 1)).view(3, 1, 1)
+        picture = torch.where(rows < tops[k], paint, picture)
+    near = 1.5 / height
+    line = (rows > torch.minimum(outline, before) - near) & (
+        rows < torch.maximum(outline, before) + near
+    )
+    picture = torch.where(line & (torch.maximum(outline, before) > 0), 0.1, picture)
+    picture = picture.repeat_interleave(bar, 2)
+    picture[:, :, min(picture.shape[2] - 1, max(0, round(-low * scale * bar)))] = 0.5
     return picture
 
 
-def _coordinates(sample: LogitSample, merge: Merge) -> Tensor:
+def strongest_context(sample: LogitSample) -> Tensor:
+    """The context whose logit is highest, from 0: int64 (N,)."""
+    later = sample.logits[:, 2 : sample.num_context + 1]  # channel 1 is the foreground
+    return torch.cat((sample.logits[:, :1], later), dim=1).argmax(1)
+
+
+def _margins(sample: LogitSample, merge: Merge) -> Tensor:
     pair = merge_background(
         sample.logits, num_context=sample.num_context, num_classes=2, merge=merge
     )
-    return pair - pair.mean(1, keepdim=True)
+    return pair[:, 1] - pair[:, 0]
 
 
 def _line(row: ContextPicture) -> list[tuple[Tensor, str]]:
