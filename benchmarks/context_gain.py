@@ -71,7 +71,7 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
     from segmend.context.jobs import load_context, train_context
     from segmend.context.options import ContextOptions
 
-    run = out / f"{name}-{method}-{seed}"
+    run = out / f"{labelled(name, effort)}-{method}-{seed}"
     if (run / "scores.pt").exists():
         return
     spec = SETS[name]
@@ -100,29 +100,36 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
     print(name, method, seed, {k: round(v, 3) for k, v in means.items()}, flush=True)
 
 
-def table(out: Path, results: Path, command: str) -> None:
+def labelled(name: str, effort: float) -> str:
+    """A set's name in files: with how many times its epochs, where that is not once."""
+    return name if effort == 1 else f"{name}x{effort:g}"
+
+
+def table(out: Path, results: Path, command: str, *, effort: float) -> None:
     """One file a set: levels, paired differences to plain, and the background's margins."""
     for name, spec in SETS.items():
+        label = labelled(name, effort)
         runs: dict[str, dict[int, Any]] = {}
-        for path in sorted(out.glob(f"{name}-*/scores.pt")):
-            method, _, seed = path.parent.name.removeprefix(f"{name}-").rpartition("-")
+        for path in sorted(out.glob(f"{label}-*/scores.pt")):
+            method, _, seed = path.parent.name.removeprefix(f"{label}-").rpartition("-")
             runs.setdefault(method, {})[int(seed)] = torch.load(path, weights_only=True)
         if "plain" not in runs:
             continue
         order = [m for m in METHODS if m in runs]
         rows = [row_of(m, merge, runs) for m in order for merge in merges_of(m)]
+        epochs = round(effort * spec.settings["epochs"])
         notes = [
-            f"{spec.what}. Threshold tuned on val by mean Dice a case. Dice, precision, "
-            "sensitivity and HD95: means over the test cases that hold a target; differences to "
-            f"plain of the same seeds (and of {BEST} to the row), in points, with 95% paired "
-            "bootstrap intervals over cases, averaged over seeds. False components: an image, over "
-            "all cases.",
+            f"{spec.what}, {epochs} epochs. Threshold tuned on val by mean Dice a case. Dice, "
+            "precision, sensitivity and HD95: means over the test cases that hold a target; "
+            f"differences to plain of the same seeds (and of {BEST} to the row), in points, with "
+            "95% paired bootstrap intervals over cases, averaged over seeds. False components: an "
+            "image, over all cases.",
             "margin: mean logit distance of background to the boundary at one half; beyond: share "
             "of background (per 10 000 voxels) on the wrong side of it. best Dice: of the pooled "
             "precision / recall curve on test.",
             *(f"{m}, val IoU by epoch: {curve(runs[m])}." for m in order),
         ]
-        path = results / f"context_gain_{name}.json"
+        path = results / f"context_gain_{label}.json"
         write_outcome(path, name=path.stem, command=command, rows=rows, notes=notes)
 
 
@@ -201,7 +208,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.step == "table":
-        table(options.runs, options.out, "python benchmarks/context_gain.py (both steps)")
+        command = "python benchmarks/context_gain.py (both steps)"
+        table(options.runs, options.out, command, effort=options.effort)
         return
     for seed in options.seeds:
         for name in options.sets:
