@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 import typer
 
@@ -31,6 +34,19 @@ def test_comparison_of_volumes_prints_both_with_an_interval(tmp_path, capsys):
     assert len(rows) == 2
     assert "[" in rows[1]
     assert (tmp_path / "out/contexts.png").is_file()
+
+
+def test_pictures_are_compared_without_monai(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai", None)  # as if it were not installed
+    root = write_crowded_scenes(tmp_path / "data", counts=(12, 1, 1), size=(24, 24)) / "train"
+    call("--images", root / "images", "--masks", root / "masks", "--out", tmp_path / "out",
+         "--epochs", 1, "--no-progress", *SMALL)  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "HD95: wants MONAI" in printed
+    assert "segmend[medical]" in printed
+    rows = json.loads((tmp_path / "out/comparison.json").read_text())["rows"]
+    assert [row["scores"]["hd95"] for row in rows] == [None, None]
+    assert all(0 <= row["scores"]["dice"] <= 1 for row in rows)
 
 
 def test_unknown_methods_are_refused(tmp_path):

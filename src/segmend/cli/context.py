@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def compare(
     from segmend.context.comparison import compare_contexts
     from segmend.context.jobs import read_sets
     from segmend.context.options import ContextOptions, context_methods
+    from segmend.metrics.volume import has_surfaces
 
     options = resolve(
         ContextOptions, recipe, sets or [], {"num_context": context, "epochs": epochs, "seed": seed}
@@ -51,6 +53,8 @@ def compare(
     extra: dict[str, Any] = {"inputs": {"images": images, "masks": masks}, "methods": methods}
     write_run_record(out, "context compare", options, extra)
     show(rows)
+    if not has_surfaces():
+        typer.echo("HD95: wants MONAI, which is not installed: pip install 'segmend[medical]'")
     typer.echo(f"pictures: {out / 'contexts.png'}, {out / 'logits.png'}")
 
 
@@ -73,7 +77,7 @@ def show(rows: list[Compared]) -> None:
             f"{100 * scores['precision']:.1f}",
             _signed(row.precision_difference),
             f"{100 * scores['sensitivity']:.1f}",
-            f"{scores['hd95']:.1f}",
+            "–" if math.isnan(scores["hd95"]) else f"{scores['hd95']:.1f}",
             f"{scores['false_positives']:.2f}",
             f"{row.background_margin:.1f}",
             f"{1e4 * row.background_beyond:.1f}‱",

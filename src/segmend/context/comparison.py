@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from segmend.engine.crops import ItemSet
 from segmend.engine.jobs import split_off
 from segmend.errors import SegmendError
 from segmend.metrics.paired import Interval
-from segmend.metrics.volume import FIELDS
+from segmend.metrics.volume import FIELDS, has_surfaces
 
 COMPARISON = "comparison.json"
 PICTURED = 4
@@ -62,7 +63,7 @@ def compare_contexts(
     Each run has a folder of its own below `out`, and is resumed. Thresholds are tuned on the
     validation cases for each network, contexts merged as the options say. Also written:
     comparison.json, contexts.png (what was learned) and logits.png (the background and the
-    decision boundary).
+    decision boundary). Without MONAI there are no HD95 and no surface Dice (NaN).
 
     Args:
         options: shared by all but for method and K: "plain" has 1, "dilate" 2, the others
@@ -94,11 +95,12 @@ def compare_contexts(
             test,
             num_context=chosen.num_context,
             window=runs[method].window,
+            surfaces=has_surfaces(),
             ignore_index=options.ignore_index,
             progress=progress,
         )[options.merge]
     rows = [compared(m, scores[m], scores[methods[0]], runs[m]) for m in methods]
-    content = {"test_cases": len(test), "rows": [asdict(row) for row in rows]}
+    content = {"test_cases": len(test), "rows": [written(row) for row in rows]}
     write_json(out / COMPARISON, content)
     chosen_at = torch.tensor(scores[methods[-1]].threshold).sigmoid().item()
     draw_run(runs[methods[-1]], test, out / "contexts.png", shown=PICTURED, threshold=chosen_at)
@@ -134,6 +136,12 @@ def compared(method: str, scores: ContextScores, base: ContextScores, run: Conte
         background_margin=float(background[1] / background[0]),
         background_beyond=float(background[2] / background[0]),
     )
+
+
+def written(row: Compared) -> dict[str, Any]:
+    """A row for comparison.json; scores that there are none of are null."""
+    scores = {name: None if math.isnan(x) else x for name, x in row.scores.items()}
+    return {**asdict(row), "scores": scores}
 
 
 def _three(sets: ContextSets, options: ContextOptions) -> tuple[ItemSet, ItemSet, ItemSet]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -163,6 +164,11 @@ def _spacing(spacing: Sequence[float] | Tensor | None, dimensions: int) -> tuple
     if len(steps) != dimensions or not all(0 < s < float("inf") for s in steps):
         raise SegmendError(f"spacing: want {dimensions} numbers above 0, in mm, got {steps}")
     return steps
+
+
+def has_surfaces() -> bool:
+    """Whether HD95 and surface Dice can be computed here: they want MONAI, an optional part."""
+    return find_spec("monai") is not None
 
 
 def _monai() -> Any:
