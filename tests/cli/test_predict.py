@@ -34,7 +34,10 @@ def test_maps_are_the_models(images, tmp_path, channels, suffix):
     model = build_segmenter("fpn", num_classes=channels).eval()
     save_segmenter(tmp_path / "model", model)
     out = tmp_path / "maps"
-    result = predict("--checkpoint", tmp_path / "model", "--images", images, "--out", out)
+    result = predict(
+        "--checkpoint", tmp_path / "model", "--images", images, "--out", out,
+        "--set", "precision=32-true",
+    )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "3 probability maps" in result.output
     for name in ("a", "sub/b", "sub/c"):

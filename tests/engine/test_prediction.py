@@ -64,7 +64,7 @@ def test_one_channel_is_a_sigmoid_and_many_a_softmax():
 )
 def test_maps_on_disk(images, tmp_path, network, channels, suffix, step):
     model, out = network(channels), tmp_path / "maps"
-    paths = predict_folder(model, images, out, suffix=suffix, progress=False)
+    paths = predict_folder(model, images, out, suffix=suffix, precision="32-true", progress=False)
     wanted = suffix or (".png" if channels == 1 else ".npz")
     expected = by_hand(model, images)
     assert [str(p.relative_to(out)) for p in paths] == [f"{name}{wanted}" for name in expected]

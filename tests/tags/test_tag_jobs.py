@@ -23,6 +23,7 @@ def test_two_processes_leave_the_network_of_one(items, tmp_path):
     options = TagOptions(
         epochs=1, crop=64, batch_size=2, output_stride=16, optimizer="sgd", lr=1e-2, threads=1,
         accelerator="cpu", cache=False, fsl_weight=1, isl_weight=0.2, sampling="exact",
+        precision="32-true",
     )  # fmt: skip
     weights, curves = [], []
     for devices in (1, 2):
