@@ -5,9 +5,11 @@ Two steps, resumable run by run; figures come from the files that the first step
     python benchmarks/context_gain.py fit   --data DIR --sets hippocampus --methods plain learned2
     python benchmarks/context_gain.py table --out benchmarks/results
 
-`DIR` holds msd-hippocampus, kvasir-seg and bbbc038-nuclei; the crowded sets are drawn. All methods
-of a set share network, crops, steps and learning rate. The threshold is tuned on val for each
-network and each way of merging contexts; test is only scored.
+Networks are written to `--runs`, what they scored to `benchmarks/records`, from which a table is
+made; a run with a record is not repeated. `DIR` holds msd-hippocampus, kvasir-seg and
+bbbc038-nuclei; the crowded sets are drawn. All methods of a set share network, crops, steps and
+learning rate. The threshold is tuned on val for each network and each way of merging contexts; test
+is only scored.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from context_sets import SETS
 from outcome import Cell, write_outcome
+from records import FOLDER, SUFFIX, keep_record, read_record, stem_of
 from segmend.context.evaluation import (
     GRID,
     MERGES,
@@ -66,22 +69,26 @@ FACTORS = {"dice": 100, "precision": 100, "sensitivity": 100, "hd95": 1}
 """What the table shows, and its unit."""
 
 
-def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: float) -> None:
+RECORDS = FOLDER / "context_gain"
+
+
+def fit(name: str, method: str, seed: int, options: argparse.Namespace) -> None:
     """Train and score one network."""
     from segmend.context.jobs import load_context, train_context
     from segmend.context.options import ContextOptions
 
-    run = out / f"{labelled(name, effort)}-{method}-{seed}"
-    if (run / "scores.pt").exists():
+    label = f"{labelled(name, options.effort)}-{method}-{seed}"
+    record, run = RECORDS / f"{label}{SUFFIX}", options.runs / label
+    if record.exists():
         return
     spec = SETS[name]
-    items = spec.read(data)
-    settings = {**PUBLISHED, **spec.settings, **METHODS[method]}
-    settings["epochs"] = max(1, round(effort * settings["epochs"]))
-    options = ContextOptions(**settings, seed=seed, threads=torch.get_num_threads())
+    items = spec.read(options.data)
+    settings = {**PUBLISHED, **spec.settings, **METHODS[method], "precision": options.precision}
+    settings["epochs"] = max(1, round(options.effort * settings["epochs"]))
+    wanted = ContextOptions(**settings, seed=seed, threads=torch.get_num_threads())
     start, cpu = time.perf_counter(), time.process_time()
     result = train_context(
-        items["train"], items["val"], options=options, out=run / "net", progress=True
+        items["train"], items["val"], options=wanted, out=run / "net", progress=False
     )
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     loaded = load_context(result.checkpoint)
@@ -89,13 +96,13 @@ def fit(name: str, method: str, seed: int, data: Path, out: Path, *, effort: flo
         loaded.network,
         items["val"],
         items["test"],
-        num_context=options.num_context,
+        num_context=wanted.num_context,
         window=loaded.window,
         progress=False,
     )
     scores = {merge: vars(score) for merge, score in found.items()}
     content = {"scores": scores, "curve": result.curve, "seconds": seconds, "cpu": cpu}
-    torch.save(content, run / "scores.pt")
+    keep_record(record, content)
     means = mean_scores(found["sum"].tuned)
     print(name, method, seed, {k: round(v, 3) for k, v in means.items()}, flush=True)
 
@@ -105,14 +112,14 @@ def labelled(name: str, effort: float) -> str:
     return name if effort == 1 else f"{name}x{effort:g}"
 
 
-def table(out: Path, results: Path, command: str, *, effort: float) -> None:
+def table(results: Path, command: str, *, effort: float) -> None:
     """One file a set: levels, paired differences to plain, and the background's margins."""
     for name, spec in SETS.items():
         label = labelled(name, effort)
         runs: dict[str, dict[int, Any]] = {}
-        for path in sorted(out.glob(f"{label}-*/scores.pt")):
-            method, _, seed = path.parent.name.removeprefix(f"{label}-").rpartition("-")
-            runs.setdefault(method, {})[int(seed)] = torch.load(path, weights_only=True)
+        for path in sorted(RECORDS.glob(f"{label}-*{SUFFIX}")):
+            method, _, seed = stem_of(path).removeprefix(f"{label}-").rpartition("-")
+            runs.setdefault(method, {})[int(seed)] = read_record(path)
         if "plain" not in runs:
             continue
         order = [m for m in METHODS if m in runs]
@@ -204,17 +211,18 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--effort", type=float, default=1.0, help="times the epochs of a set")
+    parser.add_argument("--precision", default="32-true", help="auto: bfloat16 where it is fast")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.step == "table":
         command = "python benchmarks/context_gain.py (both steps)"
-        table(options.runs, options.out, command, effort=options.effort)
+        table(options.out, command, effort=options.effort)
         return
     for seed in options.seeds:
         for name in options.sets:
             for method in options.methods:
-                fit(name, method, seed, options.data, options.runs, effort=options.effort)
+                fit(name, method, seed, options)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,13 @@ def middle(item: Item, side: int) -> Item:
     return {"name": item["name"], "image": cut(item["image"]), "target": cut(item["target"])}
 
 
-FLAT = {"crop": 96, "batch_size": 8, "widths": (16, 32, 64, 96), "lr": 1e-2}
+FLAT = {
+    "crop": 96,
+    "batch_size": 8,
+    "widths": (16, 32, 64, 96),
+    "lr": 1e-2,
+    "channels_last": True,
+}
 DEEP = {"batch_size": 2, "widths": (8, 16, 32, 48), "lr": 1e-2}
 
 SETS = {

@@ -3,10 +3,10 @@
     python benchmarks/dry_run.py --out benchmarks/results/dry_run.json
 
 Images are procedural, in the VOC layout, 500x375, with as many classes as the data set has; crops,
-loss and optimiser are the recipe's, weights are random. Each step runs in a process of its own, so
-that its peak of memory is its own. On a CPU the batch is cut to `--batch`, on a GPU it is the
-recipe's. Rows that are in the file already, of the same device and batch, are kept: interrupt it,
-and it goes on.
+loss, optimiser and precision are the recipe's, weights are random. Each step runs in a process of
+its own, so that its peak of memory is its own. On a CPU the batch is cut to `--batch`, on a GPU it
+is the recipe's. Rows that are in the file already, of the same device and batch, are kept:
+interrupt it, and it goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from segmend.cli.settings import bundled_recipes
 from segmend.data.scenes import write_scenes
 from segmend.data.tags import TagFolder
 from segmend.engine.crops import CropSet, collate
-from segmend.engine.options import TrainOptions, pick_device
+from segmend.engine.options import TrainOptions, pick_device, resolve_precision
 from segmend.engine.training import freeze
 from segmend.rectify.network import build_rectified
 from segmend.rectify.task import RectifyCrops, RectifyTask
@@ -76,6 +76,7 @@ def step(recipe: str, stage: str, batch: int | None) -> dict[str, Cell]:
         "batch, published": section.batch_size,
         "batch, here": count,
         "weights that learn, million": round(learns / 1e6, 1),
+        "precision": resolve_precision(section.precision, device),
         "loss": round(value, 3),
         "step, s": round(seconds, 1),
         "peak memory, GiB": round(memory, 1),
@@ -156,11 +157,14 @@ def timed(
         optimizer = torch.optim.AdamW(groups, lr=options.lr)
     for group in optimizer.param_groups:
         group["lr"] *= 0.01  # random weights would not survive a first step of the full rate
+    mixed = resolve_precision(options.precision, device) == "bf16-mixed"
+    model.to(memory_format=torch.channels_last)
     seconds = value = 0.0
     for _ in range(STEPS):
         start = time.perf_counter()
         optimizer.zero_grad()
-        loss = work(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = work(device)
         loss.backward()
         optimizer.step()
         value = float(loss)
@@ -213,9 +217,9 @@ def one(recipe: str, stage: str, batch: int | None) -> dict[str, Cell]:
 def save(out: Path, rows: list[dict[str, Cell]]) -> None:
     notes = [
         "Procedural images of 500x375 in the VOC layout, random weights, the recipe's crops, "
-        "losses and optimiser; the second of two steps is timed. Peak memory is the process's, "
-        "PyTorch and all. On a CPU the batch is smaller than published: activations grow with it, "
-        "weights do not.",
+        "losses, optimiser and precision (bfloat16 where it is in hardware); the second of two "
+        "steps is timed. Peak memory is the process's, PyTorch and all. On a CPU the batch is "
+        "smaller than published: activations grow with it, weights do not.",
     ]
     command = "python benchmarks/dry_run.py"
     write_outcome(out, name="dry_run", command=command, rows=rows, notes=notes)

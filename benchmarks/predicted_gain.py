@@ -18,9 +18,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from context_gain import BEST
+from context_gain import BEST, RECORDS
 from context_sets import SETS, Item
 from outcome import Cell, write_outcome
+from records import SUFFIX, read_record
 from segmend.context.evaluation import GRID, margin
 from segmend.context.inference import image_logits
 from segmend.context.networks import load_context
@@ -89,19 +90,20 @@ def refine_pairs(runs: Path) -> Iterator[Found]:
 def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
     """Each flat set that was trained plainly and with the best context labels, mean over seeds."""
     for dataset, spec in SETS.items():
-        plain = {
-            p.parent.name.rpartition("-")[2]: p for p in runs.glob(f"{dataset}-plain-*/scores.pt")
+        plain = {p.name.rpartition("-")[2]: p for p in sorted(runs.glob(f"{dataset}-plain-*"))}
+        records = {
+            seed: [RECORDS / f"{dataset}-{method}-{seed}{SUFFIX}" for method in ("plain", BEST)]
+            for seed in plain
         }
-        other = {seed: runs / f"{dataset}-{BEST}-{seed}" / "scores.pt" for seed in sorted(plain)}
-        seeds = [seed for seed, path in other.items() if path.exists()]
+        seeds = [seed for seed, paths in records.items() if all(p.exists() for p in paths)]
         items = spec.read(data)["val"] if seeds else []
         if not items or items[0]["image"].ndim != 3:
             continue
         limits, gains = [], []
         for seed in seeds:
-            before, after = (load(path[seed])["scores"]["sum"] for path in (plain, other))
+            before, after = (read_record(path)["scores"]["sum"] for path in records[seed])
             gains.append(tuned_iou(after) - tuned_iou(before))
-            cases = cases_of(plain[seed].parent / "net", items, before["threshold"])
+            cases = cases_of(plain[seed] / "net", items, before["threshold"])
             limits.append(reachable_gain(measure(cases).fixes, "context"))
         low, middle, high = (mean(values) for values in zip(*limits, strict=True))
         yield Found(

@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from records import SUFFIX, keep_record
 from segmend.data.masks import read_mask
 from segmend.data.tags import TagFolder
+from segmend.engine.options import has_fast_bfloat16
 from segmend.engine.seeds import derive_seed, seed_everything
 from segmend.metrics import boundary_counts, iou, out_of_candidate_counts, region_counts
 from segmend.models.backbones import build_backbone
@@ -160,6 +162,7 @@ def train(
         margin=variant.margin, start=round(variant.start * total),
     )  # fmt: skip
     rectify.count(torch.stack([row.tags for row in rows]))
+    fast = has_fast_bfloat16(torch.device("cpu"))
     curve = []
     for epoch in range(options.epochs):
         rng = torch.Generator().manual_seed(derive_seed(seed, epoch, 1))
@@ -167,7 +170,8 @@ def train(
         for batch in batches(rows, options.batch, seed, epoch):
             features, target, inside, tags = stacked(batch, rng)
             size = (target.shape[1], target.shape[2])
-            reading = halves.read(features, size, inside)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                reading = halves.read(features, size, inside)
             loss = F.cross_entropy(reading.logits, target, ignore_index=VOID)
             if reading.tags is not None:
                 loss = loss + model.gate.loss(reading.tags, tags)
@@ -222,13 +226,14 @@ def score(
 class Bench:
     """The data of a test-bed, read when the first run needs it.
 
-    `inputs` gives the classifier to start from and the training images' pseudo-masks.
+    `inputs` gives the classifier to start from and the training images' pseudo-masks; what is
+    counted goes to `records`.
     """
 
     def __init__(
-        self, options: argparse.Namespace, runs: Path, inputs: Callable[[], tuple[Path, Path]]
+        self, options: argparse.Namespace, records: Path, inputs: Callable[[], tuple[Path, Path]]
     ) -> None:
-        self.options, self.runs, self.inputs = options, runs, inputs
+        self.options, self.records, self.inputs = options, records, inputs
         self.loaded: Any = None
 
     def load(self) -> Any:
@@ -258,7 +263,7 @@ class Bench:
         return Halves(model)
 
     def fit(self, name: str, variant: Variant, seed: int) -> None:
-        path = self.runs / f"{name.replace(' ', '_')}-{seed}.pt"
+        path = self.records / f"{name.replace(' ', '_')}-{seed}{SUFFIX}"
         if path.exists():
             return
         classifier, background, classes, train_rows, truths, test_rows = self.load()
@@ -276,10 +281,7 @@ class Bench:
         seen = score(halves, true_rows, background, readings=False)
         content = {"variant": asdict(variant), "seconds": seconds, "curve": curve, "test": test,
                    "train": seen}  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        torch.save(content, temporary)
-        temporary.rename(path)
+        keep_record(path, content)
         told = {k: f"{100 * mean_iou(v['region'].sum(0)):.1f}" for k, v in test.items()}
         rate = rate_of(test["plain"]["oc"])
         share = rate_of(test["plain"]["behind"], 0, 1)

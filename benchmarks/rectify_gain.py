@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from outcome import Cell, write_outcome
+from records import FOLDER, SUFFIX, read_record, stem_of
 from rectify_bed import Bench, Variant, add_training, mean_iou, rate_of
 from segmend.cli.tag_recipes import resolve_stage
 from segmend.data.tags import TagFolder
@@ -96,9 +97,9 @@ def variants(labels: str) -> dict[str, Variant]:
     return OBJECTS if labels == "SegmentationClass" else STUFF
 
 
-def table(runs: Path, options: argparse.Namespace, name: str) -> None:
+def table(options: argparse.Namespace, name: str) -> None:
     """A row a variant and way of reading; paired differences over all seeds they share."""
-    rows = rows_of(collect(runs.glob("*.pt"), options.labels))
+    rows = rows_of(collect((FOLDER / name).glob(f"*{SUFFIX}"), options.labels))
     notes = [
         *NOTES,
         "The classifier is the recipe cam's at crops of 208 pixels, seed 0, its stem not frozen; "
@@ -114,13 +115,13 @@ def table(runs: Path, options: argparse.Namespace, name: str) -> None:
 
 def collect(files: Iterable[Path], labels: str) -> dict[str, dict[int, Any]]:
     """Variant -> seed -> what `Bench.fit` kept, in the order of `variants`."""
-    kept = {path.stem: path for path in sorted(files)}
+    kept = {stem_of(path): path for path in sorted(files)}
     found: dict[str, dict[int, Any]] = {}
     for variant in variants(labels):
         for stem, path in kept.items():
             name, _, seed = stem.rpartition("-")
             if name == variant.replace(" ", "_"):
-                found.setdefault(variant, {})[int(seed)] = torch.load(path, weights_only=True)
+                found.setdefault(variant, {})[int(seed)] = read_record(path)
     return found
 
 
@@ -217,9 +218,9 @@ def main() -> None:
     name = f"rectify_gain_{options.labels.removeprefix('Segmentation').lower()}"
     runs = options.runs / name
     if options.step == "table":
-        table(runs, options, name)
+        table(options, name)
         return
-    bench = Bench(options, runs, lambda: prepare(options, runs))
+    bench = Bench(options, FOLDER / name, lambda: prepare(options, runs))
     chosen = variants(options.labels)
     for seed in options.seeds:
         for variant in options.variants or chosen:

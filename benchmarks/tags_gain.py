@@ -6,7 +6,9 @@ Steps, resumable run by run; figures come from the counts that the first two hav
     python benchmarks/tags_gain.py segment --data DIR/msrc-objects --seeds 0 1 2 3 4
     python benchmarks/tags_gain.py table   --data DIR/msrc-objects --out benchmarks/results
 
-Settings of all runs (`--set`) are given to every step; the tables name them.
+Settings of all runs (`--set`) are given to every step; the tables name them. Networks, maps and
+masks are written to `--runs`, what was counted on them to `benchmarks/records`, from which the
+tables are made; what has a record is only repeated where something else needs its networks.
 
 `DIR` is in the VOC layout with train, val and test. Classifiers learn from the tags of `train`. The
 background constant is the best one on `val`; `train` and `test` are then scored with it, their maps
@@ -28,6 +30,7 @@ from pathlib import Path
 
 import torch
 
+from records import FOLDER, SUFFIX, keep_record
 from rectify_bed import Bench, add_training
 from rectify_gain import variants
 from segmend.cli.run_options import resolve_run
@@ -41,7 +44,7 @@ from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, train_tags
 from segmend.tags.options import CamOptions, MaskOptions
 from segmend.tags.pipeline import PipelineOptions
-from tags_tables import PAIRS, RECTIFIED, SEGMENTERS, tables
+from tags_tables import PAIRS, RECTIFIED, tables
 
 MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
 """Recipe -> the one whose maps it starts from; it has the same section `train`."""
@@ -59,15 +62,17 @@ def fit(
     seed: int,
     sets: Sequence[str],
     variant: str = "",
+    *,
+    needed: bool = False,
 ) -> None:
-    """One training run: its maps and masks scored on all splits."""
+    """One training run: its maps and masks scored on all splits; `needed`: they must be there."""
     run = out / f"{recipe}{variant}-{seed}"
-    if (run / "scores.pt").exists():
+    if record_of(run).exists() and (not needed or (run / "masks").exists()):
         return
     items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
     options = resolve_run(Path(recipe), sets, epochs=None, seed=seed)
     if recipe in MAPS_OF:
-        fit(data, labels, out, MAPS_OF[recipe], seed, sets)
+        fit(data, labels, out, MAPS_OF[recipe], seed, sets, needed=True)
         found = walked_masks(options, out / f"{MAPS_OF[recipe]}-{seed}", items, run)
     else:
         plain = out / f"cam-{seed}" / "net"
@@ -136,10 +141,14 @@ def _irn(affinity: Path) -> bool:
 
 def segment(options: argparse.Namespace, runs: Path, recipe: str, seed: int) -> None:
     """Segmenters on one run's masks, without and with rectification."""
-    masks = runs / f"{recipe}-{seed}" / "masks"
-    if not masks.exists():
-        return
-    bench = Bench(options, masks.parent / SEGMENTERS, lambda: (runs / f"cam-{seed}" / "net", masks))
+    run = runs / f"{recipe}-{seed}"
+
+    def inputs() -> tuple[Path, Path]:
+        for one in dict.fromkeys(("cam", recipe)):
+            fit(options.data, options.labels, runs, one, seed, options.sets, needed=True)
+        return runs / f"cam-{seed}" / "net", run / "masks"
+
+    bench = Bench(options, FOLDER / runs.name / run.name, inputs)
     known = variants(options.labels)
     for name in options.variants or ("flat", RECTIFIED[options.labels == "SegmentationClass"]):
         bench.fit(name, known[name], seed)
@@ -148,7 +157,7 @@ def segment(options: argparse.Namespace, runs: Path, recipe: str, seed: int) -> 
 def control(data: Path, labels: str, out: Path) -> None:
     """The ellipse that learns nothing."""
     run = out / "ellipse-0"
-    if (run / "scores.pt").exists():
+    if record_of(run).exists():
         return
     items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
     if items["val"].background is None:
@@ -176,14 +185,17 @@ def draw_ellipses(items: TagFolder, out: Path, size: float) -> TagScores:
     return evaluate_masks(out, items, progress=False)
 
 
+def record_of(run: Path) -> Path:
+    return FOLDER / run.parent.name / f"{run.name}{SUFFIX}"
+
+
 def keep(run: Path, found: dict[str, TagScores]) -> None:
     """Counts and figures of a run, in one file."""
     content = {
         name: {"region": s.region, "boundary": s.boundary, **s.summary()}
         for name, s in found.items()
     }
-    run.mkdir(parents=True, exist_ok=True)
-    torch.save({"scores": content}, run / "scores.pt")
+    keep_record(record_of(run), {"scores": content})
 
 
 def main() -> None:
@@ -206,7 +218,7 @@ def main() -> None:
     name = f"tags_gain_{options.name or labels}"
     runs = options.runs / name
     if options.step == "table":
-        tables(runs, options, name)
+        tables(FOLDER / name, options, name)
         return
     if options.step == "fit":
         control(options.data, options.labels, runs)

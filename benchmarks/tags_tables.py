@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from outcome import Cell, write_outcome
+from records import SUFFIX, read_record, stem_of
 from rectify_gain import NOTES, collect, difference, rows_of, signed
 from segmend.metrics.contour import boundary_f
 from segmend.metrics.region import iou
@@ -23,7 +24,6 @@ PAIRS = {
 
 PLAIN = {plus: plain for plain, plus in PAIRS.items()}
 
-SEGMENTERS = "segmenters"
 RECTIFIED = ("gate + any every 1", "gate + foreground .1")
 """Variant of `rectify_gain.py` for data without and with a background class."""
 
@@ -44,7 +44,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
     parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
     kept = {
-        recipe: collect(out.glob(f"{recipe}-[0-9]/{SEGMENTERS}/*.pt"), options.labels)
+        recipe: collect(out.glob(f"{recipe}-[0-9]/*{SUFFIX}"), options.labels)
         for recipe in runs
         if "," not in recipe
     }
@@ -107,10 +107,11 @@ def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
 def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
     """Recipe, with its variant, -> seed -> what `fit` and `segment` kept."""
     runs: dict[str, dict[int, Any]] = {}
-    for path in sorted(out.glob("*/scores.pt")):
-        recipe, _, seed = path.parent.name.rpartition("-")
-        run = torch.load(path, weights_only=True)
-        run["scores"] |= segmenter_scores(path.parent, int(seed))
+    for path in sorted(out.glob(f"*{SUFFIX}")):
+        name = stem_of(path)
+        recipe, _, seed = name.rpartition("-")
+        run = read_record(path)
+        run["scores"] |= segmenter_scores(out / name)
         runs.setdefault(recipe, {})[int(seed)] = run
     return runs
 
@@ -141,13 +142,13 @@ def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any])
     return row
 
 
-def segmenter_scores(run: Path, seed: int) -> dict[str, Any]:
+def segmenter_scores(run: Path) -> dict[str, Any]:
     """Figures of the segmenters trained on a run's masks, as `fit` keeps those of maps."""
     found: dict[str, Any] = {}
-    for path in sorted((run / SEGMENTERS).glob(f"*-{seed}.pt")):
-        counts = torch.load(path, weights_only=True)["test"]["plain"]
+    for path in sorted(run.glob(f"*{SUFFIX}")):
+        counts = read_record(path)["test"]["plain"]
         region, boundary = counts["region"], counts["boundary"]
-        kind = KINDS.get(path.stem.rpartition("-")[0])
+        kind = KINDS.get(stem_of(path).rpartition("-")[0])
         if kind is None:
             continue
         first = int(bool(counts["behind"][:, 0].any()))
