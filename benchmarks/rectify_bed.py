@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ class Cached:
     scores: Tensor
 
 
+def fast() -> AbstractContextManager[None]:
+    """bfloat16 where the processor has it in hardware, as `segmend train` does."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(torch.device("cpu")))
+
+
 class Halves:
     """A SqueezeNet trunk in two: frozen up to its third module at stride 8, and what is trained."""
 
@@ -88,7 +94,7 @@ class Halves:
         height, width = image.shape[1:]
         x = (image[None] - self.model.mean) / self.model.std
         x = F.pad(x, (0, -width % 8, 0, -height % 8), mode="replicate")
-        with torch.inference_mode():
+        with torch.inference_mode(), fast():
             return self.lower(x)[0].half()
 
     def read(self, features: Tensor, size: tuple[int, int], valid: Tensor | None) -> Any:
@@ -107,8 +113,8 @@ def cache(
         if masks is not None:
             path = masks / f"{item['name']}.png"
             target = read_mask(path, num_classes=max(items.num_classes, 2), encoding="index")
-        with torch.inference_mode():
-            scores = classifier.read(image[None]).scores[0].sigmoid()
+        with torch.inference_mode(), fast():
+            scores = classifier.read(image[None]).scores[0].float().sigmoid()
         size = (image.shape[1], image.shape[2])
         mirrored = halves.frozen(image.flip(-1)) if masks is not None else None
         rows.append(Cached(size, halves.frozen(image), mirrored, target, item["tags"], scores))
@@ -162,7 +168,6 @@ def train(
         margin=variant.margin, start=round(variant.start * total),
     )  # fmt: skip
     rectify.count(torch.stack([row.tags for row in rows]))
-    fast = has_fast_bfloat16(torch.device("cpu"))
     curve = []
     for epoch in range(options.epochs):
         rng = torch.Generator().manual_seed(derive_seed(seed, epoch, 1))
@@ -170,7 +175,7 @@ def train(
         for batch in batches(rows, options.batch, seed, epoch):
             features, target, inside, tags = stacked(batch, rng)
             size = (target.shape[1], target.shape[2])
-            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            with fast():
                 reading = halves.read(features, size, inside)
             loss = F.cross_entropy(reading.logits, target, ignore_index=VOID)
             if reading.tags is not None:
@@ -197,7 +202,8 @@ def score(
         height, width = row.size
         padded = (height + -height % 8, width + -width % 8)
         inside = F.pad(torch.ones(1, height, width), (0, -width % 8, 0, -height % 8)) > 0
-        reading = halves.read(row.features[None].float(), padded, inside).cut(height, width)
+        with fast():
+            reading = halves.read(row.features[None].float(), padded, inside).cut(height, width)
         probs, target = reading.logits.softmax(1), row.target[None]
         labels = {"plain": probs.argmax(1)}
         wanted = {"predicted": (row.scores >= 0.5).float()[None], "true": row.tags[None]}

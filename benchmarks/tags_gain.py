@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -122,17 +122,31 @@ def tuned_masks(
     values = WALK_POWERS if name == "walk_power" else CONSTANTS
     if items["val"].background is None:
         values = values[:1]
-    best: tuple[float, float] = (-1.0, values[0])
-    for value in values if len(values) > 1 else ():
+
+    def score(value: float) -> float:
         tried = settings.model_copy(update={name: value})
         masks = run / "tuning" / str(value)
         make_masks(tried, cams / "val", items["val"], masks, affinity=affinity, progress=False)
-        scores = evaluate_masks(masks, items["val"], progress=False)
-        best = max(best, (scores.mean_iou, value))
-    chosen = settings.model_copy(update={name: best[1]})
+        return evaluate_masks(masks, items["val"], progress=False).mean_iou
+
+    chosen = settings.model_copy(update={name: climb(values, score)})
     masks = run / "masks"
     make_masks(chosen, cams / "train", items["train"], masks, affinity=affinity, progress=False)
     return evaluate_masks(masks, items["train"], progress=False)
+
+
+def climb(values: Sequence[float], score: Callable[[float], float]) -> float:
+    """The ordered value with the best score, looked for from the second on as long as it rises."""
+    tried: dict[int, float] = {}
+    at = min(1, len(values) - 1)
+    while len(values) > 1:
+        around = [i for i in (at - 1, at, at + 1) if 0 <= i < len(values)]
+        tried |= {i: score(values[i]) for i in around if i not in tried}
+        best = max(around, key=lambda i: tried[i])
+        if best == at:
+            break
+        at = best
+    return values[at]
 
 
 def _irn(affinity: Path) -> bool:
