@@ -167,7 +167,7 @@ def timed(
             loss = work(device)
         loss.backward()
         optimizer.step()
-        value = float(loss)
+        value = float(loss.detach())
         seconds = time.perf_counter() - start
     if value != value:
         raise ValueError("the loss is NaN")
