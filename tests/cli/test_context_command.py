@@ -49,6 +49,18 @@ def test_pictures_are_compared_without_monai(tmp_path, capsys, monkeypatch):
     assert all(0 <= row["scores"]["dice"] <= 1 for row in rows)
 
 
+def test_labels_made_by_hand_are_compared(tmp_path, capsys):
+    root = write_crowded_scenes(tmp_path / "data", counts=(2, 1, 2), size=(16, 16, 16))
+    labels = root / "labelsTr"  # any labels will do: the target does not count
+    call("--data", root, "--out", tmp_path / "out", "--method", "plain", "--method", "maps",
+         "--context-maps", labels, "--epochs", 1, "--set", "splits=[2,1,2]", "--no-progress",
+         *SMALL)  # fmt: skip
+    assert "maps" in capsys.readouterr().out
+    assert (tmp_path / "out/contexts.png").is_file()
+    with pytest.raises(SegmendError, match="wants --context-maps"):
+        call("--data", root, "--out", tmp_path / "o", "--method", "plain", "--method", "maps")
+
+
 def test_unknown_methods_are_refused(tmp_path):
     write_crowded_scenes(tmp_path, counts=(2, 1, 2), size=(16, 16, 16))
     with pytest.raises(SegmendError, match="unknown 'magic'"):

@@ -103,6 +103,9 @@ def test_a_recipe_of_a_whole_run_lends_its_segmenter(scenes, tmp_path):
         (["--context", "2", "--tags", "t.csv"], "--tags: not possible"),
         (["--context", "2", "--folds", "2"], "--folds: not possible with --context"),
         (["--split", "train"], "--split: not possible"),
+        (["--rectify", "--context-maps", "m"], "--context: not possible with --rectify"),
+        (["--context", "2", "--context-method", "maps"], "wants --context-maps"),
+        (["--context-maps", "m", "--context-method", "dilate"], "are for method maps"),
         (["--recipe", "cam++"], "cam++"),
     ],
 )

@@ -23,12 +23,13 @@ def compare(
     methods: list[str] = typer.Option(
         ["plain", "learned"], "--method", help="Repeatable; the first is what others are held to."
     ),
+    context_maps: Path | None = typer.Option(None, help="maps: folder of your own labels."),
     context: int | None = typer.Option(None, min=2, help="K of methods that can choose it."),
     epochs: int | None = typer.Option(None, help="Passes over the images.  [default: 40]"),
     seed: int | None = typer.Option(None, help="Of everything random.  [default: 0]"),
     resume: bool = typer.Option(True, help="Go on with interrupted runs in --out."),
     recipe: RECIPE = None,
-    sets: SETS = None,
+    set_: SETS = None,
     progress: bool = typer.Option(True, help="Show progress bars."),
 ) -> None:
     """Train with and without context labels; print both, with an interval.
@@ -38,19 +39,20 @@ def compare(
     """
     from segmend.cli.settings import print_settings, resolve, write_run_record
     from segmend.context.comparison import compare_contexts
-    from segmend.context.jobs import read_sets
+    from segmend.context.jobs import check_maps, read_sets
     from segmend.context.options import ContextOptions, context_methods
     from segmend.metrics.volume import has_surfaces
 
     options = resolve(
-        ContextOptions, recipe, sets or [], {"num_context": context, "epochs": epochs, "seed": seed}
+        ContextOptions, recipe, set_ or [], {"num_context": context, "epochs": epochs, "seed": seed}
     )
     print_settings(options)
-    rows = compare_contexts(
-        options, read_sets(options, images, masks), out, methods=context_methods(methods),
-        resume=resume, progress=progress,
-    )  # fmt: skip
-    extra: dict[str, Any] = {"inputs": {"images": images, "masks": masks}, "methods": methods}
+    chosen = context_methods(methods)
+    check_maps(chosen, context_maps)
+    sets = read_sets(options, images, masks, context_maps=context_maps)
+    rows = compare_contexts(options, sets, out, methods=chosen, resume=resume, progress=progress)
+    inputs = {"images": images, "masks": masks, "context_maps": context_maps}
+    extra: dict[str, Any] = {"inputs": inputs, "methods": methods}
     write_run_record(out, "context compare", options, extra)
     show(rows)
     if not has_surfaces():

@@ -39,6 +39,10 @@ def train(
             help="learned, plain, kmeans, dilate, bands, maps, random.  [default: learned]"
         ),
     ] = None,
+    context_maps: Annotated[
+        Path | None,
+        typer.Option(help="context: folder of your own labels of the background, from 0."),
+    ] = None,
     rectify: Annotated[
         bool, typer.Option("--rectify", help="OCR: no class that the image's tags do not name.")
     ] = False,
@@ -120,6 +124,7 @@ def train(
         "masks": masks,
         "val_images": val_images,
         "val_masks": val_masks,
+        "context_maps": context_maps,
         "tags": tags,
         "classes": classes,
         "split": split,
@@ -128,11 +133,12 @@ def train(
         "classifier": classifier,
     }
     asked = _Asked(settings, inputs, recipe, set_ or [], out, resume=resume, progress=progress)
-    if rectify and (context is not None or context_method is not None):
-        asked.refuse(["context"], "--rectify", {"context": context or context_method})
+    by_context = context is not None or context_method is not None or context_maps is not None
+    if rectify and by_context:
+        asked.refuse(["context"], "--rectify", {"context": True})
     if rectify:
         _train_rectified(asked)
-    elif context is not None or context_method is not None:
+    elif by_context:
         _train_context(asked, context, context_method)
     else:
         _train_base(asked)
@@ -211,11 +217,14 @@ def _train_context(asked: _Asked, context: int | None, method: str | None) -> No
     from segmend.context.jobs import run_context
     from segmend.context.options import ContextOptions
 
-    inputs = asked.take("images", "masks", "val_images", "val_masks")
+    inputs = asked.take("images", "masks", "val_images", "val_masks", "context_maps")
     asked.refuse(["folds"], "--context", asked.settings)
     network = asked.settings.pop("architecture")
     del asked.settings["folds"]
-    method = method or ("plain" if context == 1 else None)
+    if method is None and context == 1:
+        method = "plain"
+    elif method is None and inputs["context_maps"] is not None:
+        method = "maps"
     options = asked.resolve(ContextOptions, num_context=context, method=method, network=network)
     images, masks = inputs.pop("images"), inputs.pop("masks")
     asked.finish(options, run_context(options, images, masks, asked.out, **inputs, **asked.loop))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import nn
 from segmend.context.baselines import ContextSource, build_baseline
 from segmend.context.clusters import KMeansContext
 from segmend.context.crops import ContextCrops, PreparedSet
+from segmend.context.hand_made import HandMade
 from segmend.context.learner import ContextLabelLearner
 from segmend.context.networks import (
     ContextRun,
@@ -47,6 +48,7 @@ def run_context(
     *,
     val_images: Path | None = None,
     val_masks: Path | None = None,
+    context_maps: Path | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> TrainResult:
@@ -56,11 +58,17 @@ def run_context(
         images: a folder of pictures or of NIfTI volumes, with `masks`; or, without, the root of a
             data set with dataset.json (Medical Segmentation Decathlon, nnU-Net v2).
         val_images, val_masks: folders; without them a share of the cases, or the options' splits.
+        context_maps: folder of the labels that the method "maps" learns; see `HandMade`.
         out, resume, progress, result: as in `train_context`.
     Raises:
-        SegmendError: as in `read_sets` and `train_context`.
+        SegmendError: the method "maps" without a folder, or the reverse; as in `read_sets` and
+            `train_context`.
     """
-    sets = read_sets(options, images, masks, val_images=val_images, val_masks=val_masks)
+    check_maps([options.method], context_maps)
+    sets = read_sets(
+        options, images, masks, val_images=val_images, val_masks=val_masks,
+        context_maps=context_maps,
+    )  # fmt: skip
     return train_context(
         sets.train, sets.val, options=options, out=out, resume=resume, progress=progress
     )
@@ -73,12 +81,23 @@ def read_sets(
     *,
     val_images: Path | None = None,
     val_masks: Path | None = None,
+    context_maps: Path | None = None,
 ) -> ContextSets:
     """Training, validation and test items of what `run_context` takes.
 
     Raises:
         SegmendError: one of two folders missing, no description, and as in the readers.
     """
+    if context_maps is not None:
+        sets = read_sets(options, images, masks, val_images=val_images, val_masks=val_masks)
+        known = partial(
+            HandMade,
+            folder=context_maps,
+            num_context=options.num_context,
+            ignore_index=options.ignore_index,
+        )
+        test = None if sets.test is None else known(sets.test)
+        return ContextSets(known(sets.train), sets.val, test)
     if (val_images is None) != (val_masks is None):
         raise SegmendError("val_images, val_masks: want both folders or neither")
     if masks is not None:
@@ -86,6 +105,14 @@ def read_sets(
     if val_images is not None:
         raise SegmendError("val_images: with dataset.json the splits come from there or --set")
     return volume_sets(options, images)
+
+
+def check_maps(methods: Sequence[str], context_maps: Path | None) -> None:
+    """SegmendError where labels made by hand are wanted and not given, or the reverse."""
+    if "maps" in methods and context_maps is None:
+        raise SegmendError("method maps: wants --context-maps, a folder of context labels")
+    if context_maps is not None and "maps" not in methods:
+        raise SegmendError(f"--context-maps: are for method maps, got {', '.join(methods)}")
 
 
 def train_context(

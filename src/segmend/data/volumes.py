@@ -177,8 +177,8 @@ def volume_folder(images: str | Path, labels: str | Path | None = None) -> list[
         SegmendError: a folder is missing or has no NIfTI file; an image without a label, or the
             reverse (named).
     """
-    found = _by_name(Path(images), "images")
-    truth = {} if labels is None else _by_name(Path(labels), "labels")
+    found = volumes_by_name(Path(images), "images")
+    truth = {} if labels is None else volumes_by_name(Path(labels), "labels")
     lonely = sorted(found.keys() ^ truth.keys(), key=natural_key) if labels is not None else []
     if lonely:
         raise SegmendError(
@@ -210,7 +210,8 @@ def resampled(voxels: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(voxels[None], size=size, mode="trilinear", align_corners=False)[0]
 
 
-def _by_name(folder: Path, role: str) -> dict[str, Path]:
+def volumes_by_name(folder: Path, role: str) -> dict[str, Path]:
+    """The NIfTI files of a folder by name; SegmendError, which says the role, where none is."""
     if not folder.is_dir():
         raise SegmendError(f"{role}: {folder}: not found; want a folder of NIfTI files")
     found = {stem_of(path): path for path in sorted(folder.iterdir()) if is_volume(path)}

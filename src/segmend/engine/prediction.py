@@ -118,6 +118,9 @@ def names_of(items: ItemSet) -> list[str]:
     if isinstance(items, Part):
         names = names_of(items.items)
         return [names[i] for i in items.indices]
+    known = getattr(items, "names", None)
+    if known is not None:
+        return list(known)
     matches = getattr(items, "matches", None)
     if matches is not None:
         return [str(match.name) for match in matches]
