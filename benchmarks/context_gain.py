@@ -216,7 +216,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.step == "table":
-        command = "python benchmarks/context_gain.py (both steps)"
+        command = f"python benchmarks/context_gain.py fit|table --precision {options.precision}"
         table(options.out, command, effort=options.effort)
         return
     for seed in options.seeds:
