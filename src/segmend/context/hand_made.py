@@ -6,13 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from segmend.data.masks import read_mask
 from segmend.data.matching import match_folders
 from segmend.data.nifti import Volume, check_same_grid, read_labels
-from segmend.data.volumes import volumes_by_name
+from segmend.data.volumes import resampled_labels, volumes_by_name
 from segmend.engine.crops import Item, ItemSet
 from segmend.engine.prediction import names_of
 from segmend.errors import SegmendError
@@ -88,7 +87,4 @@ def _volume(path: Path, item: Item) -> Tensor:
     spacing = item["spacing"] * torch.tensor(size) / torch.tensor(filed)
     image = Volume(torch.zeros(()).expand(1, *filed), item["affine"], spacing)
     check_same_grid(Path(item["name"]), image, path, found)
-    if size == filed:
-        return found.voxels
-    small = F.interpolate(found.voxels[None, None].double(), size=size, mode="nearest-exact")
-    return small[0, 0].long()
+    return resampled_labels(found.voxels, size)

@@ -198,8 +198,7 @@ def resampled_item(item: dict[str, Any], spacing: tuple[float, float, float]) ->
     done = {**item, "original": torch.tensor(shape), "image": resampled(item["image"], size)}
     done["spacing"] = item["spacing"] * torch.tensor(shape) / torch.tensor(size)
     if "target" in item:
-        target = item["target"][None, None].double()
-        done["target"] = F.interpolate(target, size=size, mode="nearest-exact")[0, 0].long()
+        done["target"] = resampled_labels(item["target"], size)
     return done
 
 
@@ -208,6 +207,14 @@ def resampled(voxels: Tensor, size: tuple[int, ...]) -> Tensor:
     if tuple(voxels.shape[1:]) == tuple(size):
         return voxels
     return F.interpolate(voxels[None], size=size, mode="trilinear", align_corners=False)[0]
+
+
+def resampled_labels(labels: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Labels (H, W, D), int64, at another size: each voxel that of the nearest."""
+    if tuple(labels.shape) == tuple(size):
+        return labels
+    near = F.interpolate(labels[None, None].double(), size=size, mode="nearest-exact")
+    return near[0, 0].long()
 
 
 def volumes_by_name(folder: Path, role: str) -> dict[str, Path]:
