@@ -73,7 +73,7 @@ def test_labels_count_on_the_background_alone(flat, tmp_path):
 def test_labels_of_another_size_are_named(flat, tmp_path):
     items, structures = flat
     folder = write_labels(tmp_path / "labels", [s[:20] for s in structures])
-    with pytest.raises(SegmendError, match=r"scan_00000\.png: is \(20, 24\).*\(24, 24\)"):
+    with pytest.raises(SegmendError, match=r"scan_00000\.png is 20x24 .*scan_00000 is 24x24"):
         HandMade(items, folder, num_context=5)[0]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segmend.data.folders import check_same_size
 from segmend.data.masks import read_mask
 from segmend.data.matching import match_folders
 from segmend.data.nifti import Volume, check_same_grid, read_labels
@@ -73,9 +74,7 @@ class HandMade(Dataset[Item]):
 
 def _picture(path: Path, item: Item) -> Tensor:
     labels = read_mask(path, num_classes=_UNUSED, ignore_index=_UNUSED, encoding="index")
-    size = tuple(item["image"].shape[1:])
-    if tuple(labels.shape) != size:
-        raise SegmendError(f"{path}: is {tuple(labels.shape)}, its image {item['name']} is {size}")
+    check_same_size(path, labels, Path(item["name"]), item["image"])
     return labels
 
 
