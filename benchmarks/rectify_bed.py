@@ -158,15 +158,15 @@ class Bench:
             found = load_classifier(net)
             items = {
                 split: TagFolder(self.options.data, split=split, labels=self.options.labels)
-                for split in ("train", "test")
+                for split in ("train", "val", "test")
             }
             background, classes = items["train"].background, items["train"].num_classes
             spec = RectifiedSpec("deeplabv1", "squeezenet1_0", classes, background, head="plain")
             halves = self.halves(spec, found.model, Variant())
             train_rows = cache(halves, found.model, items["train"], masks)
             truths = [items["train"].target(i) for i in range(len(items["train"]))]
-            test_rows = cache(halves, found.model, items["test"], None)
-            self.loaded = (found.model, background, classes, train_rows, truths, test_rows)
+            others = {s: cache(halves, found.model, items[s], None) for s in ("val", "test")}
+            self.loaded = (found.model, background, classes, train_rows, truths, others)
         return self.loaded
 
     def halves(self, spec: RectifiedSpec, classifier: Any, variant: Variant) -> Halves:
@@ -182,7 +182,7 @@ class Bench:
         path = self.records / f"{name.replace(' ', '_')}-{seed}{SUFFIX}"
         if path.exists():
             return
-        classifier, background, classes, train_rows, truths, test_rows = self.load()
+        classifier, background, classes, train_rows, truths, others = self.load()
         seed_everything(seed)
         spec = RectifiedSpec(
             "deeplabv1", "squeezenet1_0", classes, background, variant.head, variant.gate
@@ -192,13 +192,15 @@ class Bench:
         curve = train(halves, train_rows, variant, self.options, seed)
         seconds = time.perf_counter() - start
         halves.model.eval()
-        test = score(halves, test_rows, background, readings=True)
+        test = score(halves, others["test"], background, readings=True)
+        val = score(halves, others["val"], background, readings=False)
         true_rows = [replace_target(r, t) for r, t in zip(train_rows, truths, strict=True)]
         seen = score(halves, true_rows, background, readings=False)
         content = {"variant": asdict(variant), "seconds": seconds, "curve": curve, "test": test,
-                   "train": seen}  # fmt: skip
+                   "val": val, "train": seen}  # fmt: skip
         keep_record(path, content)
         told = {k: f"{100 * mean_iou(v['region'].sum(0)):.1f}" for k, v in test.items()}
+        told["val"] = f"{100 * mean_iou(val['plain']['region'].sum(0)):.1f}"
         rate = rate_of(test["plain"]["oc"])
         share = rate_of(test["plain"]["behind"], 0, 1)
         print(f"{name}, seed {seed}: {seconds:.0f} s, loss {curve[0]:.3f} to {curve[-1]:.3f}, "

@@ -51,7 +51,10 @@ OBJECTS = {
     "flat + max .1": replace(FLAT, form="max", weight=0.1),
     "flat + tags only": replace(FLAT, gate=True, strength=0.0),
     "gate + foreground .5": replace(GATED, weight=0.5),
+    "gate + foreground every .3": replace(GATED, weight=0.3, average="every"),
     "gate + foreground every 1": replace(GATED, weight=1.0, average="every"),
+    "gate + foreground every 3": replace(GATED, weight=3.0, average="every"),
+    "hierarchical + foreground every 1": Variant(weight=1.0, average="every"),
     "gate + adaptive .1": replace(GATED, weight=0.1, adaptive=True, dropped="neutral"),
     "flat + any .1, background where it leads": replace(
         FLAT, form="any", weight=0.1, background_joins="leads", adaptive=True
