@@ -24,7 +24,7 @@ PAIRS = {
 
 PLAIN = {plus: plain for plain, plus in PAIRS.items()}
 
-RECTIFIED = ("gate + any every 1", "gate + foreground .1")
+RECTIFIED = ("gate + any every 1", "gate + foreground every 1")
 """Variant of `rectify_gain.py` for data without and with a background class."""
 
 KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | {

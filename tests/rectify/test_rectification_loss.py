@@ -283,6 +283,27 @@ def test_volumes_and_channels_last_are_the_same_pixels():
     torch.testing.assert_close(last.grad, logits.grad)
 
 
+@given(st.integers(0, 10**6), st.sampled_from(AVERAGES), st.integers(1, 7), st.booleans())
+def test_a_stride_looks_at_a_grid_of_pixels(seed, average, stride, volume):
+    logits, candidates = example(seed)
+    valid = torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(seed)) < 0.8
+    shape = (2, 2, 2, 5) if volume else (2, 4, 5)
+    whole = logits.detach().reshape(2, 5, *shape[1:]).requires_grad_()
+    grid = (..., *[slice(None, None, stride)] * (whole.ndim - 2))
+    found = rectification_loss(
+        whole, candidates, average=average, valid=valid.view(shape), stride=stride
+    )
+    part = whole.detach()[grid].contiguous().requires_grad_()
+    wanted = rectification_loss(part, candidates, average=average, valid=valid.view(shape)[grid])
+    torch.testing.assert_close(found, wanted)
+    found.backward()
+    wanted.backward()
+    torch.testing.assert_close(whole.grad[grid], part.grad)
+    elsewhere = whole.grad.clone()
+    elsewhere[grid] = 0
+    assert not elsewhere.any()
+
+
 def test_one_against_one_is_a_softplus_in_every_soft_form():
     scores = torch.tensor([[0.3, 1.7]])
     groups = Groups(torch.tensor([[True, False]]), torch.tensor([[False, True]]))
@@ -299,6 +320,7 @@ def test_one_against_one_is_a_softplus_in_every_soft_form():
         ({"form": "some"}, "form: want one of"),
         ({"average": "some"}, "average: want one of"),
         ({"margin": math.nan}, "margin: want a number"),
+        ({"stride": 0}, "stride: want 1 or more"),
         ({"background": 5}, "background: want a label 0..4"),
         ({"candidates": torch.ones(2, 4, dtype=torch.bool)}, "candidates: want bool"),
         ({"candidates": torch.ones(2, 5)}, "candidates: want bool"),

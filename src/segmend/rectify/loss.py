@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import EllipsisType
 from typing import Literal, get_args
 
 import torch
@@ -27,6 +28,7 @@ def rectification_loss(
     groups: Splitter | None = None,
     margin: float = 0.0,
     average: Average = "oc",
+    stride: int = 1,
     valid: Tensor | None = None,
     background: int | None = 0,
     class_logits: Tensor | None = None,
@@ -54,6 +56,8 @@ def rectification_loss(
         margin: added to every difference, in logits; 0 is our default, none is published.
         average: "oc" is the mean over out-of-candidate pixels, "all" their sum over the number of
             valid pixels, "every" the mean over all valid pixels, also those that are right.
+        stride: every so manieth pixel along each axis is looked at. Logits that were enlarged from
+            features change slowly; "every" is then as cheap as the others.
         valid: bool (N, H, W), for instance False where a crop was padded. Tags hold where
             pseudo-labels are unsure, so such pixels are best left in.
         background: its label, or None; "foreground" is then "any".
@@ -69,9 +73,14 @@ def rectification_loss(
         Cheng et al., CVPR 2023 (OCR); no code or formula was available, see the documentation for
         what is inferred.
     """
-    _check(form, average, margin, background, logits)
+    _check(form, average, margin, stride, background, logits)
     check_logits(logits, candidates, valid)
     ranked = _ranked(logits, class_logits, background)
+    if stride > 1:
+        grid: tuple[slice | EllipsisType, ...]
+        grid = (..., *[slice(None, None, stride)] * (logits.ndim - 2))
+        logits, ranked = logits[grid], ranked[grid]
+        valid = None if valid is None else valid[grid]
     with torch.no_grad():
         asked = _asked(logits, candidates, valid, average=average)
         places = places_of(asked)
@@ -143,12 +152,16 @@ def _groups(
     return Groups(found.inside, outside)
 
 
-def _check(form: str, average: str, margin: float, background: int | None, logits: Tensor) -> None:
+def _check(
+    form: str, average: str, margin: float, stride: int, background: int | None, logits: Tensor
+) -> None:
     if form not in get_args(Form):
         raise SegmendError(f"form: want one of {get_args(Form)}, got {form!r}")
     if average not in get_args(Average):
         raise SegmendError(f"average: want one of {get_args(Average)}, got {average!r}")
     if not math.isfinite(margin):
         raise SegmendError(f"margin: want a number, got {margin}")
+    if stride < 1:
+        raise SegmendError(f"stride: want 1 or more, got {stride}")
     if background is not None and logits.ndim > 1 and not 0 <= background < logits.shape[1]:
         raise SegmendError(f"background: want a label 0..{logits.shape[1] - 1}, got {background}")

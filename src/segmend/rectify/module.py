@@ -24,10 +24,11 @@ class OutOfCandidateRectification(nn.Module):
     Args:
         num_classes: K, background included if there is one.
         background: its label; None where every pixel belongs to a class that can be a tag.
-        form, margin, average: as in `rectification_loss`. The default, "foreground", cannot push
-            mass into the background's logit; "all" is the published idea as far as it is known,
-            which does (see the documentation).
-        weight: of the loss; 0.1 in our trials.
+        form, margin, average, stride: as in `rectification_loss`. The default form, "foreground",
+            cannot push mass into the background's logit; "all" is the published idea as far as it
+            is known, which does (see the documentation).
+        weight: of the loss; in our trials 0.1, and 1 for the average "every" on a hierarchical
+            head with a tag gate, which did best.
         start, warm_up: in calls, that is in training steps.
         adaptive: split the classes at each pixel by prior and posterior correlation, the paper's
             split, with `gamma`, `rho`, `dropped`, `background_joins` as in `split_groups`;
@@ -53,6 +54,7 @@ class OutOfCandidateRectification(nn.Module):
         weight: float = 0.1,
         margin: float = 0.0,
         average: Average = "oc",
+        stride: int = 1,
         start: int = 0,
         warm_up: int = 0,
         adaptive: bool = False,
@@ -71,7 +73,7 @@ class OutOfCandidateRectification(nn.Module):
         self.num_classes, self.background = num_classes, background
         self.form: Form = form
         self.average: Average = average
-        self.weight, self.margin = weight, margin
+        self.weight, self.margin, self.stride = weight, margin, stride
         self.start, self.warm_up, self.adaptive = start, warm_up, adaptive
         self.split = AdaptiveSplit(None, gamma, rho, dropped, background, background_joins)
         self.correlation = LabelCorrelation(num_classes - (background is not None))
@@ -80,7 +82,7 @@ class OutOfCandidateRectification(nn.Module):
         # Options are checked now, not at step 10 000.
         rectification_loss(
             torch.zeros(1, num_classes, 1, 1), torch.zeros(1, num_classes, dtype=torch.bool),
-            form=form, margin=margin, average=average, background=background,
+            form=form, margin=margin, average=average, stride=stride, background=background,
         )  # fmt: skip
 
     def count(self, tags: Tensor) -> None:
@@ -125,6 +127,7 @@ class OutOfCandidateRectification(nn.Module):
                 groups=self._splitter() if self.adaptive else None,
                 margin=self.margin,
                 average=self.average,
+                stride=self.stride,
                 valid=None if ignore is None else ~ignore,
                 background=self.background,
                 class_logits=class_logits,

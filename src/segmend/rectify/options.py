@@ -19,7 +19,8 @@ class RectifyOptions(TrainOptions):
 
     The loss is cross-entropy + `tag_weight` * BCE of the gate's tags + `rectify_weight` *
     rectification. Each part has its switch. Defaults are the combination that did best in our
-    trials; the paper's own is `head=plain gate=false form=all adaptive=true`.
+    trials; the paper's own is `head=plain gate=false form=all adaptive=true average=oc
+    rectify_weight=0.1 rectify_stride=1`.
     """
 
     epochs: int = Field(20, ge=1, description="Passes over the training set.")
@@ -43,9 +44,12 @@ class RectifyOptions(TrainOptions):
     gate: bool = Field(True, description="Tag evidence inside the network.")
     gate_strength: float = Field(1.0, ge=0, description="0: the tag loss alone.")
     tag_weight: float = Field(0.3, ge=0, description="Of the gate's BCE.")
-    rectify_weight: float = Field(0.1, ge=0, description="0: no rectification.")
+    rectify_weight: float = Field(1.0, ge=0, description="0: no rectification.")
     form: Form = Field("foreground", description="Ranking; the paper's is nearest to all.")
-    average: Average = "oc"
+    average: Average = Field(
+        "every", description="Over every pixel, or out-of-candidate ones alone: oc; all: their sum."
+    )
+    rectify_stride: int = Field(4, ge=1, description="Every so manieth pixel is ranked.")
     margin: float = 0.0
     start: float = Field(0.2, ge=0, lt=1, description="Share of the training before it begins.")
     warm_up: float = Field(0.0, ge=0, le=1, description="Share over which its weight rises.")

@@ -72,6 +72,7 @@ class RectifyTask(SegmentationTask):
         self.rectify = OutOfCandidateRectification(
             spec.num_classes, background=spec.background, form=options.form,
             weight=options.rectify_weight, margin=options.margin, average=options.average,
+            stride=options.rectify_stride,
             adaptive=options.adaptive, gamma=options.gamma, rho=options.rho,
             dropped=options.dropped, background_joins=options.background_joins,
         )  # fmt: skip
