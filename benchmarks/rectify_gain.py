@@ -169,9 +169,23 @@ def row_of(
         seen = [run["train"]["plain"] for run in seeds.values()]
         row["train mIoU"] = mean_of(mean_iou(m["region"].sum(0)) * 100 for m in seen)
         row["train OC %"] = mean_of(rate_of(m["oc"]) for m in seen)
+        row |= on_val(variant, seeds, found.get("gate", {}))
     else:
-        row["train mIoU"] = row["train OC %"] = ""
+        row |= dict.fromkeys(("train mIoU", "train OC %", "val mIoU", "to gate, val"), "")
     row["seconds"] = round(sum(run["seconds"] for run in seeds.values()) / len(seeds))
+    return row
+
+
+def on_val(variant: str, seeds: dict[int, Any], gate: dict[int, Any]) -> dict[str, Cell]:
+    """mIoU on val, where it was scored, and its difference to the gate alone."""
+    mine = {seed: run["val"]["plain"]["region"] for seed, run in seeds.items() if "val" in run}
+    row: dict[str, Cell] = {"val mIoU": "", "to gate, val": ""}
+    if mine:
+        row["val mIoU"] = mean_of(mean_iou(m.sum(0)) * 100 for m in mine.values())
+    both = [seed for seed in sorted(mine.keys() & gate.keys()) if "val" in gate[seed]]
+    if both and variant != "gate":
+        base = torch.stack([gate[seed]["val"]["plain"]["region"] for seed in both])
+        row["to gate, val"] = signed(difference(base, torch.stack([mine[s] for s in both])))
     return row
 
 
