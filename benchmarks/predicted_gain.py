@@ -88,11 +88,15 @@ def refine_pairs(runs: Path) -> Iterator[Found]:
 
 
 def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
-    """Each flat set that was trained plainly and with the best context labels, mean over seeds."""
+    """Each flat set that was trained plainly and with the best context labels, mean over seeds.
+
+    Of runs of several lengths the longest: a gain over what is still learning is none.
+    """
     for dataset, spec in SETS.items():
-        plain = {p.name.rpartition("-")[2]: p for p in sorted(runs.glob(f"{dataset}-plain-*"))}
+        label = longest(dataset, runs)
+        plain = {p.name.rpartition("-")[2]: p for p in sorted(runs.glob(f"{label}-plain-*"))}
         records = {
-            seed: [RECORDS / f"{dataset}-{method}-{seed}{SUFFIX}" for method in ("plain", BEST)]
+            seed: [RECORDS / f"{label}-{method}-{seed}{SUFFIX}" for method in ("plain", BEST)]
             for seed in plain
         }
         seeds = [seed for seed, paths in records.items() if all(p.exists() for p in paths)]
@@ -112,6 +116,15 @@ def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
             limits=(low, middle, high),
             fits=len(gains),
         )
+
+
+def longest(dataset: str, runs: Path) -> str:
+    """The name in files of a set's longest plain runs: `kvasirx2` of `kvasir` and `kvasirx2`."""
+    found = {
+        float(path.name.partition("-")[0].removeprefix(dataset)[1:] or 1): path.name
+        for path in runs.glob(f"{dataset}*-plain-*")
+    }
+    return found[max(found)].partition("-")[0] if found else dataset
 
 
 def cases_of(net: Path, items: list[Item], threshold: float) -> TensorCases:
