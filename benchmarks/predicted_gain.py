@@ -112,7 +112,7 @@ def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
         low, middle, high = (mean(values) for values in zip(*limits, strict=True))
         yield Found(
             addon="context",
-            pair=Pair(dataset, reachable=middle, gained=mean(gains)),
+            pair=Pair(label, reachable=middle, gained=mean(gains)),
             limits=(low, middle, high),
             fits=len(gains),
         )

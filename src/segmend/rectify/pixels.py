@@ -27,6 +27,9 @@ def rows_of(logits: Tensor, places: Places) -> Tensor:
 
     What follows works on whole classes at a time then, several times faster than on short rows.
     """
+    flat = logits.flatten(2).transpose(0, 1)
+    if len(places.image) == flat[0].numel():  # all of them: a copy is several times faster
+        return flat.flatten(1).T
     rows: Tensor = _Rows.apply(logits, places.image, places.pixel)
     return rows
 
