@@ -298,7 +298,9 @@ def test_recipes_with_a_segmenter_are_those_of_the_maps_and_a_segmenter(name):
     for stage in ("train", "cams", "affinity", "masks"):
         assert options.of(stage) == base.of(stage)
     assert options.segmenter.seed == 3
-    assert options.segmenter.rectify_weight == 0.1
+    ours = resolve_run(Path(name), [], segmenter=Path("rectify"), seed=3)
+    assert options.segmenter == ours.segmenter  # laid over it, the bundled recipe changes nothing
+    assert options.segmenter.rectify_weight > 0
     assert options.predict.crf != "none"
     assert (options.starter is None) == (name != "mctformer+ocr")
     plain = resolve_run(Path(name), [], segmenter=Path("rectify-off"), seed=3).segmenter
