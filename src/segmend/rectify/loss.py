@@ -56,7 +56,7 @@ def rectification_loss(
         margin: added to every difference, in logits; 0 is our default, none is published.
         average: "oc" is the mean over out-of-candidate pixels, "all" their sum over the number of
             valid pixels, "every" the mean over all valid pixels, also those that are right.
-        stride: every so manieth pixel along each axis is looked at. Logits that were enlarged from
+        stride: one pixel in so many along each axis is looked at. Logits that were enlarged from
             features change slowly; "every" is then as cheap as the others.
         valid: bool (N, H, W), for instance False where a crop was padded. Tags hold where
             pseudo-labels are unsure, so such pixels are best left in.

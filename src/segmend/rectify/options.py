@@ -49,7 +49,7 @@ class RectifyOptions(TrainOptions):
     average: Average = Field(
         "every", description="Over every pixel, or out-of-candidate ones alone: oc; all: their sum."
     )
-    rectify_stride: int = Field(4, ge=1, description="Every so manieth pixel is ranked.")
+    rectify_stride: int = Field(4, ge=1, description="One pixel in so many an axis is ranked.")
     margin: float = 0.0
     start: float = Field(0.2, ge=0, lt=1, description="Share of the training before it begins.")
     warm_up: float = Field(0.0, ge=0, le=1, description="Share over which its weight rises.")
