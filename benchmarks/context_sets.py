@@ -36,10 +36,10 @@ def hippocampus(data: Path) -> dict[str, list[Item]]:
     return {split: [items[i] for i in range(*b)] for split, b in bounds.items()}
 
 
-def kvasir(data: Path) -> dict[str, list[Item]]:
-    """Polyps at 96 × 96; the first 400 of train."""
+def kvasir(data: Path, train: int = 400) -> dict[str, list[Item]]:
+    """Polyps at 96 × 96; the first of `train`."""
     sets = {}
-    for split, limit in {"train": 400, "val": 100, "test": 100}.items():
+    for split, limit in {"train": train, "val": 100, "test": 100}.items():
         folder = data / "kvasir-seg" / split
         items = SegmentationFolder(folder / "images", folder / "masks")
         sets[split] = [shrunk(items[i], 96) for i in range(min(limit, len(items)))]
@@ -102,6 +102,19 @@ FLAT = {
     "lr": 1e-2,
     "channels_last": True,
 }
+PRETRAINED = {
+    "network": "fpn",
+    "encoder": "squeezenet1_0",
+    "weights": "bundled",
+    "crop": 96,
+    "batch_size": 8,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "weight_decay": 1e-2,
+    "schedule": "onecycle",
+    "channels_last": True,
+}
+"""As `segmend train` does without contexts."""
 DEEP = {"batch_size": 2, "widths": (8, 16, 32, 48), "lr": 1e-2}
 
 SETS = {
@@ -116,6 +129,11 @@ SETS = {
         {**FLAT, "epochs": 55, "ring": 6.0},
     ),
     "kvasir": Set(kvasir, "Kvasir-SEG polyps at 96 × 96, 400 train", {**FLAT, "epochs": 20}),
+    "kvasirfpn": Set(
+        lambda data: kvasir(data, 800),
+        "Kvasir-SEG polyps at 96 × 96, 800 train, FPN from ImageNet weights",
+        {**PRETRAINED, "epochs": 15},
+    ),
     "nuclei": Set(
         nuclei, "BBBC038 nuclei, middle 128 × 128", {**FLAT, "crop": 64, "epochs": 20, "ring": 4.0}
     ),

@@ -2,14 +2,14 @@
 
 Every segmenter starts from a tag classifier: its lower half is frozen (`frozen_features.py`), its
 upper half, a DeepLab v1 context and the head are trained. This is not the best segmenter there is.
-Test labels are read as they are, and masked by tags (`READINGS`).
+Test labels are read as they are, and masked by tags (`Masked`).
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from segmend.metrics import boundary_counts, iou, out_of_candidate_counts, regio
 from segmend.models.backbones import build_backbone
 from segmend.rectify import OutOfCandidateRectification, candidates_of, masked_labels
 from segmend.rectify.decoders import DeepLab
+from segmend.rectify.inference import GATE_THRESHOLD
 from segmend.rectify.masking import Masking
 from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec
 from segmend.tags.classifier_files import load_classifier
@@ -51,12 +52,24 @@ class Variant:
     tag_weight: float = 0.3
 
 
-READINGS: dict[str, tuple[str, Masking]] = {
-    "pred": ("predicted", "all"),
-    "pred, keep": ("predicted", "keep"),
-    "true": ("true", "all"),
-    "true, keep": ("true", "keep"),
+@dataclass(frozen=True)
+class Masked:
+    """Masking of labels by tags: the classifier's ("pred"), the gate's ("own") or the true ones."""
+
+    tags: str
+    mode: Masking
+    threshold: float = 0.5
+
+
+READINGS = {
+    "pred": Masked("pred", "all"),
+    "pred, keep": Masked("pred", "keep"),
+    "own, keep": Masked("own", "keep", GATE_THRESHOLD),
+    "true": Masked("true", "all"),
+    "true, keep": Masked("true", "keep"),
 }
+THRESHOLDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""From which probability on a tag is believed, tried on val; the gate's is `GATE_THRESHOLD`."""
 
 
 def train(
@@ -101,11 +114,29 @@ def train(
     return curve
 
 
+def tuned_masking(
+    halves: Halves, rows: list[Cached], background: int | None
+) -> tuple[Masked, dict[str, dict[str, Tensor]]]:
+    """Masking by the classifier at the threshold that is best on `rows` (val), and all counts."""
+    mode: Masking = "all" if background is None else "keep"
+    sources = ("pred",) if halves.model.gate is None else ("pred", "own")
+    tried = {f"{s} {t:g}": Masked(s, mode, t) for s in sources for t in THRESHOLDS}
+    ways = tried | {"true": READINGS["true"]}
+    found = score(halves, rows, background, ways, outlines=False)
+    told = [name for name, one in tried.items() if one.tags == "pred"]
+    return tried[max(told, key=lambda name: mean_iou_of(found[name]))], found
+
+
 @torch.inference_mode()
 def score(
-    halves: Halves, rows: list[Cached], background: int | None, *, readings: bool
+    halves: Halves,
+    rows: list[Cached],
+    background: int | None,
+    readings: Mapping[str, Masked],
+    *,
+    outlines: bool,
 ) -> dict[str, dict[str, Tensor]]:
-    """Counts of each image for each way of reading the labels."""
+    """Counts of each image for each way of reading the labels, "plain" before all others."""
     classes = halves.model.spec.num_classes
     found: dict[str, dict[str, list[Tensor]]] = {}
     for row in rows:
@@ -116,17 +147,21 @@ def score(
             reading = halves.read(row.features[None].float(), padded, inside).cut(height, width)
         probs, target = reading.logits.softmax(1), row.target[None]
         labels = {"plain": probs.argmax(1)}
-        wanted = {"predicted": (row.scores >= 0.5).float()[None], "true": row.tags[None]}
-        for name, (tags, mode) in READINGS.items() if readings else ():
-            if background is None and mode == "keep":
-                continue
-            candidates = candidates_of(wanted[tags], background=background)
-            labels[name] = masked_labels(probs, candidates, mode=mode, background=background)
+        sure = {"pred": row.scores[None], "true": row.tags[None]}
+        if reading.tags is not None:
+            sure["own"] = reading.tags.float().sigmoid()
+        for name, how in readings.items():
+            again = background is None and how.mode == "keep" and how.tags != "own"
+            if again or how.tags not in sure:
+                continue  # without a background both modes are one
+            wanted = (sure[how.tags] >= how.threshold).float()
+            candidates = candidates_of(wanted, background=background)
+            labels[name] = masked_labels(probs, candidates, mode=how.mode, background=background)
         valid = target != VOID
         for name, each in labels.items():
             part = found.setdefault(name, {"region": [], "boundary": [], "oc": [], "behind": []})
             part["region"].append(region_counts(each, target, num_classes=classes))
-            if readings:
+            if outlines:
                 part["boundary"].append(boundary_counts(each, target, num_classes=classes))
             part["oc"].append(
                 out_of_candidate_counts(each, row.tags[None], valid=valid, background=background)
@@ -192,23 +227,29 @@ class Bench:
         curve = train(halves, train_rows, variant, self.options, seed)
         seconds = time.perf_counter() - start
         halves.model.eval()
-        test = score(halves, others["test"], background, readings=True)
-        val = score(halves, others["val"], background, readings=False)
+        tuned, val = tuned_masking(halves, others["val"], background)
+        ways = READINGS | {"pred, tuned": tuned}
+        test = score(halves, others["test"], background, ways, outlines=True)
         true_rows = [replace_target(r, t) for r, t in zip(train_rows, truths, strict=True)]
-        seen = score(halves, true_rows, background, readings=False)
+        seen = score(halves, true_rows, background, {}, outlines=False)
         content = {"variant": asdict(variant), "seconds": seconds, "curve": curve, "test": test,
-                   "val": val, "train": seen}  # fmt: skip
+                   "val": val, "train": seen, "threshold": tuned.threshold}  # fmt: skip
         keep_record(path, content)
-        told = {k: f"{100 * mean_iou(v['region'].sum(0)):.1f}" for k, v in test.items()}
-        told["val"] = f"{100 * mean_iou(val['plain']['region'].sum(0)):.1f}"
+        told = {k: f"{100 * mean_iou_of(v):.1f}" for k, v in test.items()}
+        told["val"] = f"{100 * mean_iou_of(val['plain']):.1f}"
         rate = rate_of(test["plain"]["oc"])
         share = rate_of(test["plain"]["behind"], 0, 1)
         print(f"{name}, seed {seed}: {seconds:.0f} s, loss {curve[0]:.3f} to {curve[-1]:.3f}, "
-              f"mIoU {told}, OC {rate:.1f}%, background {share:.0f}%", flush=True)  # fmt: skip
+              f"mIoU {told}, OC {rate:.1f}%, background {share:.0f}%, "
+              f"tags from {tuned.threshold:g}", flush=True)  # fmt: skip
 
 
 def mean_iou(counts: Tensor) -> float:
     return float(iou(counts).nanmean())
+
+
+def mean_iou_of(counted: Mapping[str, Tensor]) -> float:
+    return mean_iou(counted["region"].sum(0))
 
 
 def rate_of(counts: Tensor, above: int = 0, below: int = 2) -> float:

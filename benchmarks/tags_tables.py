@@ -83,11 +83,12 @@ def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
     """What a ++ method's masks and a variant gain together over the plain method's, both."""
     before = kept.get(PLAIN.get(recipe, ""), {}).get("flat", {})
     after = kept[recipe][str(row["variant"])]
-    shared = sorted(before.keys() & after.keys())
+    way = str(row["read"])
+    shared = [seed for seed in sorted(before.keys() & after.keys()) if way in after[seed]["test"]]
     if not shared:
         return ""
-    ways = ((before, "plain"), (after, str(row["read"])))
-    pair = (torch.stack([r[s]["test"][way]["region"] for s in shared]) for r, way in ways)
+    ways = ((before, "plain"), (after, way))
+    pair = (torch.stack([r[s]["test"][how]["region"] for s in shared]) for r, how in ways)
     return signed(difference(*pair))
 
 
