@@ -240,3 +240,19 @@ def test_published_backbone_and_a_file_of_its_weights(tmp_path):
         build_rectified(RectifiedSpec("unet", "resnet38", 4, 0), weights="none")
     with pytest.raises(SegmendError, match=r"files of weights are for deeplabv1"):
         build_rectified(RectifiedSpec("unet", "resnet18", 4, 0), weights=str(tmp_path / "timm.pth"))
+
+
+def test_a_doubt_of_the_gate_rules_no_class_out():
+    probs = torch.tensor([0.1, 0.6, 0.3]).view(3, 1, 1)
+    reading = ImageReading(probs, torch.tensor([0.05, 0.4]))
+    told = torch.tensor([0.05, 0.4])
+
+    def label(**how):
+        tags = how.pop("tags", None)
+        options = RectifyPredictOptions(masking="keep", **how)
+        return int(masked_reading(reading, options, background=0, tags=tags)[1])
+
+    assert label() == 1  # the gate's 0.05 is enough
+    assert label(tags=told) == 2  # a classifier's is not
+    assert label(tag_threshold=0.1) == 2
+    assert label(tag_threshold=0.01, tags=told) == 1

@@ -15,6 +15,15 @@ from segmend.rectify.masking import mask_probabilities, masked_labels
 from segmend.rectify.network import RectifiedSegmenter
 from segmend.rectify.options import RectifyPredictOptions
 
+GATE_THRESHOLD, TAG_THRESHOLD = 0.01, 0.1
+"""From which probability on a tag of the gate, or of a classifier, lets its class pass.
+
+Masking takes the class away from an image altogether, so a doubt is no reason for it; and the gate,
+which the segmentation loss pulls at, too, is far from sure even of what is there. Both are the best
+on val in benchmarks/rectify_bed.py (MSRC's objects, three seeds); at 0.5, which suits telling tags,
+masking costs mIoU.
+"""
+
 Refine = Callable[[Tensor, Tensor], Tensor]
 """(probs (K, H, W), image (3, H, W)) → probs (K, H, W), such as a dense CRF."""
 
@@ -83,9 +92,11 @@ def masked_reading(
         SegmendError: masking without tags and without a gate; tags that do not fit.
     """
     probs = reading.probs[None]
-    if options.masking == "none":
+    given, threshold = (reading.tags, GATE_THRESHOLD) if tags is None else (tags, TAG_THRESHOLD)
+    mode = options.masking
+    if mode == "none" or (mode == "auto" and given is None):
         return probs[0], probs.argmax(1)[0]
-    given = reading.tags if tags is None else tags
+    mode = "keep" if mode == "auto" else mode
     if given is None:
         raise SegmendError(
             "masking: wants tags, and the segmenter has no gate to predict them; give tags, or "
@@ -94,11 +105,11 @@ def masked_reading(
     if tags is not None and bool(((tags == 0) | (tags == 1)).all()):
         candidates = candidates_of(tags[None], background=background)
     else:
+        threshold = threshold if options.tag_threshold is None else options.tag_threshold
         candidates = candidates_from_scores(
-            given[None].float(), threshold=options.tag_threshold,
+            given[None].float(), threshold=threshold,
             at_least=int(background is None), background=background,
         )  # fmt: skip
-    mode = options.masking
     masked = mask_probabilities(probs, candidates, mode=mode, background=background)
     labels = masked_labels(probs, candidates, mode=mode, background=background)
     return masked[0], labels[0]

@@ -52,7 +52,9 @@ def masked_labels(
 
     "all": the likeliest candidate. "keep": background exactly where it is the likeliest of *all*
     classes, elsewhere the likeliest candidate of the foreground; an image without one is
-    background. Arguments, without a background, and errors: as in `mask_probabilities`.
+    background. The largest of `mask_probabilities` is another where the background leads, but not
+    over the rest together, which one candidate may inherit there. Arguments, without a background,
+    and errors: as in `mask_probabilities`.
     """
     check_logits(probs, candidates, None)
     _check_mode(mode)

@@ -87,10 +87,17 @@ class RectifyPredictOptions(BaseModel):
         (1.0,), description="Of the image's sides; DeepLab: .5 - 1.75."
     )
     flip: bool = Field(True, description="Also the mirrored image.")
-    masking: Masking | Literal["none"] = Field(
-        "none", description="By the gate's own tags, or given ones: all, or keep the foreground."
+    masking: Masking | Literal["auto", "none"] = Field(
+        "auto",
+        description="By given tags, or the gate's own: all, or keep the foreground; auto: keep, "
+        "where there are tags.",
     )
-    tag_threshold: float = Field(0.5, ge=0, le=1, description="A tag from this probability on.")
+    tag_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A tag from this probability on; null: 0.01 of the gate's, 0.1 of given ones.",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
     @model_validator(mode="after")
