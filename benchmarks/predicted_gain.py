@@ -3,14 +3,13 @@
 Pairs of model and data set come from the gain tables' runs: refiners of `refine_gain.py`, context
 labels of `context_gain.py` on its flat sets (`--data` as there), rectification of `tags_gain.py`
 from its records. A pair's own outcome is left out of the shares that its prediction is discounted
-by.
+by. A pair whose runs are not here keeps the row that it has in `--out`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -66,32 +65,24 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/refine_gain"))
     parser.add_argument("--contexts", type=Path, default=Path("runs/context_gain"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
-    parser.add_argument(
-        "--addons",
-        nargs="+",
-        default=list(PAIRS),
-        choices=list(PAIRS),
-        help="whose runs are there; the others' rows stay as --out has them",
-    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    ways = {
-        "refine": lambda: refine_pairs(options.runs),
-        "context": lambda: context_pairs(options.contexts, options.data),
-        "rectify": rectify_pairs,
-    }
-    found = [one for addon, pairs in ways.items() if addon in options.addons for one in pairs()]
-    rows = [*kept_rows(options.out, options.addons), *table(found)]
-    rows.sort(key=lambda row: list(ways).index(str(row["add-on"])))
+    found = [
+        *refine_pairs(options.runs),
+        *context_pairs(options.contexts, options.data),
+        *rectify_pairs(),
+    ]
+    rows = [*kept_rows(options.out, {one.pair.name for one in found}), *table(found)]
+    rows.sort(key=lambda row: list(PAIRS).index(str(row["add-on"])))
     notes = [
         "Points of pooled IoU. Predicted on val by the diagnosis, gained on test over the base at "
         "its tuned threshold, mean over fits.",
         f"context: {BEST} of the context table against plain training, both at the threshold that "
         "is best on val. With fewer than three other pairs to learn a share from, a quarter is "
         "predicted.",
-        "rectify: mIoU of segmenters with gate and rectification against plain ones on the same "
-        "pseudo-masks; reachable: with the true tags.",
+        "rectify: mIoU of segmenters with gate, rectification and masking by the gate against "
+        "plain ones on the same pseudo-masks; reachable: with the true tags.",
         "Predicted: the dry run times what the other pairs' dry runs came to; share alone: the "
         "reachable gain times what the other pairs recovered, which is what is left without "
         "images.",
@@ -107,26 +98,22 @@ def main() -> None:
             )
             notes.append(f"Rank correlation of {of} with “{gained}”: {ranks}.")
     print(*rows, *notes, sep="\n")
-    for addon in options.addons:
-        known = PAIRS[addon]
-        current = tuple(
-            Pair(p.name, round(p.reachable, 4), round(p.gained, 4), rounded(p.tried))
-            for p in (one.pair for one in found if one.addon == addon)
-        )
-        if current != known:
-            print(f"segmend/diagnose/recovered.py is out of date; of {addon} it should hold:")
-            print(*(f"    {pair}," for pair in current), sep="\n")
+    for one in found:
+        pair = one.pair
+        now = Pair(pair.name, round(pair.reachable, 4), round(pair.gained, 4), rounded(pair.tried))
+        if now not in PAIRS[one.addon]:
+            print(f"segmend/diagnose/recovered.py is out of date; of {one.addon} it wants {now}")
     if options.out is not None:
         command = "python benchmarks/predicted_gain.py"
         write_outcome(options.out, name="predicted_gain", command=command, rows=rows, notes=notes)
 
 
-def kept_rows(out: Path | None, addons: Sequence[str]) -> list[dict[str, Cell]]:
-    """Rows of other add-ons in the file that is to be written."""
+def kept_rows(out: Path | None, found: set[str]) -> list[dict[str, Cell]]:
+    """Rows of the file that is to be written whose runs are not here any more."""
     if out is None or not out.exists():
         return []
     rows: list[dict[str, Cell]] = json.loads(out.read_text("utf-8"))["rows"]
-    return [row for row in rows if row["add-on"] not in addons]
+    return [row for row in rows if row["pair"] not in found]
 
 
 def rounded(value: float | None) -> float | None:

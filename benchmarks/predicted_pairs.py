@@ -118,7 +118,7 @@ def context_pairs(runs: Path, data: Path) -> Iterator[Found]:
 
 
 def rectify_pairs() -> Iterator[Found]:
-    """Segmenters on each recipe's pseudo-masks, plain, and with tag gate and rectification.
+    """Segmenters on each recipe's pseudo-masks: plain; with gate, rectification and masking.
 
     Their labels masked by the true tags are the diagnosis's oracle, so that it needs no network.
     """
@@ -129,7 +129,8 @@ def rectify_pairs() -> Iterator[Found]:
                 val = plain["val"]
                 gain = difference(*(val[way]["region"][None] for way in ("plain", "true")))
                 promised.append((gain.low, gain.difference, gain.high))
-                gained.append(test_iou(rectified) - test_iou(plain))
+                before, after = plain["test"]["plain"], rectified["test"]["own, keep"]
+                gained.append(mean_iou_of(after) - mean_iou_of(before))
             low, middle, high = (mean(values) for values in zip(*promised, strict=True))
             name = f"{kind.name.removeprefix('tags_gain_')}, masks of {recipe}"
             yield Found(
@@ -148,13 +149,9 @@ def segmenters(kind: Path) -> dict[str, list[tuple[Any, Any]]]:
             other = path.with_name(path.name.replace("flat", name.replace(" ", "_"), 1))
             if other.exists():
                 pair = read_record(path), read_record(other)
-                if "true" in pair[0]["val"]:
+                if "true" in pair[0].get("val", {}):
                     found.setdefault(path.parent.name.rpartition("-")[0], []).append(pair)
     return found
-
-
-def test_iou(run: Any) -> float:
-    return mean_iou_of(run["test"]["plain"])
 
 
 def longest(dataset: str, runs: Path) -> str:
