@@ -247,12 +247,15 @@ def test_a_doubt_of_the_gate_rules_no_class_out():
     reading = ImageReading(probs, torch.tensor([0.05, 0.4]))
     told = torch.tensor([0.05, 0.4])
 
-    def label(**how):
-        tags = how.pop("tags", None)
-        options = RectifyPredictOptions(masking="keep", **how)
+    def label(tags=None, **how):
+        options = RectifyPredictOptions(**{"masking": "keep"} | how)
         return int(masked_reading(reading, options, background=0, tags=tags)[1])
 
     assert label() == 1  # the gate's 0.05 is enough
     assert label(tags=told) == 2  # a classifier's is not
     assert label(tag_threshold=0.1) == 2
     assert label(tag_threshold=0.01, tags=told) == 1
+    assert label(tag_threshold=0.1, masking="auto") == 2  # the gate is there, so it masks
+    assert label(tag_threshold=0.1, masking="none") == 1
+    reading = ImageReading(probs, None)
+    assert label(tag_threshold=0.1, masking="auto") == 1
