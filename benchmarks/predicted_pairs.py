@@ -157,9 +157,8 @@ def segmenters(kind: Path) -> dict[str, list[tuple[Any, Any]]]:
 def longest(dataset: str, runs: Path) -> str:
     """The name in files of a set's longest plain runs: `kvasirx2` of `kvasir` and `kvasirx2`."""
     pattern = re.compile(rf"{dataset}(?:x([\d.]+))?-plain-\d+")
-    found = {
-        float(m[1] or 1): path.name for path in runs.iterdir() if (m := pattern.match(path.name))
-    }
+    names = [path.name for path in runs.glob("*-plain-*")]
+    found = {float(m[1] or 1): name for name in names if (m := pattern.match(name))}
     return found[max(found)].partition("-")[0] if found else dataset
 
 
