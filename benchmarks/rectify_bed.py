@@ -191,6 +191,7 @@ class Bench:
         if self.loaded is None:
             net, masks = self.inputs()
             found = load_classifier(net)
+            found.model.to(memory_format=torch.channels_last)
             items = {
                 split: TagFolder(self.options.data, split=split, labels=self.options.labels)
                 for split in ("train", "val", "test")

@@ -168,7 +168,7 @@ def tag_probabilities(run: Path, images: ItemSet, *, progress: bool = True) -> T
     """Probabilities of tags (N, C), by the network of a run that tells tags."""
     found = tag_source("network", run)
     assert found is not None
-    model = found.model
+    model = found.model.to(memory_format=torch.channels_last)
     rows = track(range(len(images)), description="telling tags", enabled=progress)
     return torch.stack([model.read(images[i]["image"][None]).scores[0].sigmoid() for i in rows])
 

@@ -75,12 +75,12 @@ class TagGate(nn.Module):
 
     def tag_logits(self, features: Tensor, valid: Tensor | None = None) -> Tensor:
         """Tag logits (N, C) of features (N, D, h, w); valid (N, h, w) leaves padding out."""
-        if valid is None:
-            pooled = features.flatten(2).mean(2)
-        else:
-            mask = valid.unsqueeze(1)
-            total = features.masked_fill(~mask, 0).flatten(2).sum(2)
-            pooled = total / mask.flatten(2).sum(2).clamp_min(1)
+        # A product of matrices, since its gradient is laid out as channels-last features are: that
+        # of a plain sum is not, and adding the two took a sixth of a training step.
+        cells = features.permute(0, 2, 3, 1).flatten(1, 2)
+        mask = torch.ones_like(cells[..., 0]) if valid is None else valid.flatten(1).to(cells)
+        count = mask.float().sum(1, keepdim=True).clamp_min(1)
+        pooled = (mask.unsqueeze(1) @ cells).squeeze(1) / count
         scores: Tensor = self.linear(pooled)
         return scores
 

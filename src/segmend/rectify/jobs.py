@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from segmend.data.masks import write_mask
@@ -153,6 +154,7 @@ def predict_rectified(
     from segmend.engine.prediction import names_of
 
     model = load_rectified(run).model.to(pick_device(options.accelerator))
+    model = model.to(memory_format=torch.channels_last)
     names = names_of(items)
     if tags is not None and len(tags) != len(names):
         raise SegmendError(f"tags: want {len(names)} rows, one an image, got {len(tags)}")

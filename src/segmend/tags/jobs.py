@@ -173,7 +173,9 @@ def make_masks(
     folder = out / "masks" if options.write_confidence else out
     paths = [folder / f"{name}.png" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
-    network = None if affinity is None else load_affinity(affinity)
+    network = None
+    if affinity is not None:
+        network = load_affinity(affinity).to(memory_format=torch.channels_last)
     if todo:
         options = settle_background(
             options, cams, items, out, affinity=network, resume=resume, progress=progress
