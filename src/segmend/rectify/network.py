@@ -131,13 +131,13 @@ class RectifiedSegmenter(nn.Module):
                 valid = cells[:, 0] >= 0.5
             tags = self.gate.tag_logits(top, valid)
             scores = self.gate(scores, tags)
-        scores = F.interpolate(scores.float(), size=size, mode="bilinear", align_corners=False)
-        b = self.spec.background
+        scores, b = scores.float(), self.spec.background
         if self.spec.head == "plain" or b is None:
-            return Reading(scores, None, tags)
-        classes = torch.cat((scores[:, :b], scores[:, b + 1 :]), dim=1)
-        logits = hierarchical_logits(scores[:, b : b + 1], classes, background=b)
-        return Reading(logits, classes, tags)
+            return Reading(_enlarged(scores, size), None, tags)
+        # Parted while they are small: the gradient of a slice is as large as what it is cut from.
+        behind = _enlarged(scores[:, b : b + 1], size)
+        classes = _enlarged(torch.cat((scores[:, :b], scores[:, b + 1 :]), dim=1), size)
+        return Reading(hierarchical_logits(behind, classes, background=b), classes, tags)
 
     @torch.no_grad()
     def start_from_maps(self, weight: Tensor) -> None:
@@ -176,3 +176,7 @@ def build_rectified(
     """The network of a spec; errors as in `build_trunk` and `RectifiedSegmenter`."""
     trunk = build_trunk(spec.architecture, spec.encoder, weights=weights)
     return RectifiedSegmenter(trunk, spec, gate_strength=gate_strength, tag_weight=tag_weight)
+
+
+def _enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
