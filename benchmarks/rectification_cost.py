@@ -3,14 +3,16 @@
     python benchmarks/rectification_cost.py [--batch 2] [--size 321] [--repeats 5] [--out FILE.json]
 
 At 21, 81 and 1,000 classes, each measured in this run, in turn. A training step is the forward and
-backward pass of DeepLab v1 on SqueezeNet with cross-entropy at full resolution: the lightest
-network of this package, so that the share is an upper bound. One pixel in ten is out of candidates.
+backward pass of DeepLab v1 on SqueezeNet with cross-entropy at full resolution, as `segmend train`
+does it (channels last, bfloat16 where the processor has it): the lightest network of this package,
+so that the share is an upper bound. One pixel in ten is out of candidates.
 
 mask              `out_of_candidate_mask`, against `argmax` over the classes, which a plain version
                   of it would start with
 loss              rectification, forward and backward, added to cross-entropy: what it adds to the
                   step's time and to the peak of memory above the logits; over out-of-candidate
-                  pixels, and over all on a grid of every fourth, as the recipes have it
+                  pixels, over all on a grid of every fourth, and on such a grid laid over the
+                  hierarchical head's cells before they are enlarged, as the recipes have it
 """
 
 from __future__ import annotations
@@ -27,15 +29,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from outcome import Cell, write_outcome
+from segmend.engine.options import has_fast_bfloat16
 from segmend.rectify import candidates_of, out_of_candidate_mask, rectification_loss
 from segmend.rectify.network import RectifiedSpec, build_rectified
 from timing import fastest, finish
 
 SHARE = 0.1
 TIME_GOAL, MEMORY_GOAL = 0.03, 0.10
+STRIDE = 4
+CELLS = "every, from cells"
 KINDS: dict[str, dict[str, Any]] = {
     "out of candidates": {},
-    "every, stride 4": {"average": "every", "stride": 4},
+    "every, stride 4": {"average": "every", "stride": STRIDE},
+    CELLS: {"average": "every", "form": "foreground"},
 }
 
 
@@ -70,24 +76,39 @@ def row_of(
     kind: str, classes: int, batch: int, size: int, repeats: int
 ) -> tuple[dict[str, Cell], list[str]]:
     logits, candidates, target = example(classes, batch, size)
-    images = torch.rand(batch, 3, size, size)
-    model = build_rectified(RectifiedSpec("deeplabv1", "squeezenet1_0", classes, 0, "plain", False))
+    images = torch.rand(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    head = "hierarchical" if kind == CELLS else "plain"
+    spec = RectifiedSpec("deeplabv1", "squeezenet1_0", classes, 0, head, gate=False)
+    model = build_rectified(spec).to(memory_format=torch.channels_last)
+    nowhere = torch.zeros(batch, size, size, dtype=torch.bool)
+    # What the losses start from: logits, or the cells that become them.
+    read = model.read(images)
+    start = read.cells.detach() if kind == CELLS else logits
 
     def losses(x: Tensor, *, rectified: bool) -> Tensor:
         # Rectification first: its gradient is then made last, in memory that is free again.
+        if kind == CELLS:
+            reading = model.enlarged(x, read.covered).cut(size, size)
+        else:
+            reading = read._replace(logits=x)
         if not rectified:
-            return F.cross_entropy(x, target)
-        return rectification_loss(x, candidates, **KINDS[kind]) + F.cross_entropy(x, target)
+            return F.cross_entropy(reading.logits, target)
+        ranked = model.on_grid(reading, STRIDE, nowhere)[0] if kind == CELLS else reading
+        loss = rectification_loss(
+            ranked.logits, candidates, class_logits=ranked.classes, **KINDS[kind]
+        )
+        return loss + F.cross_entropy(reading.logits, target)
 
     def backward(rectified: bool) -> Callable[[], None]:
         def work() -> None:
-            x = logits.detach().requires_grad_()
-            losses(x, rectified=rectified).backward()
+            losses(start.clone().requires_grad_(), rectified=rectified).backward()
 
         return work
 
     def step() -> None:
-        F.cross_entropy(model(images), target).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(images.device)):
+            reading = model.read(images)
+        F.cross_entropy(reading.logits.float(), target).backward()
 
     works: dict[str, Callable[[], object]] = {
         "mask": lambda: out_of_candidate_mask(logits, candidates),

@@ -15,6 +15,7 @@ from segmend.rectify.inference import ImageReading, masked_reading, read_image_p
 from segmend.rectify.jobs import predict_rectified, train_rectified, train_rectified_folder
 from segmend.rectify.network import RectifiedSpec, build_rectified
 from segmend.rectify.options import RectifyOptions, RectifyPredictOptions
+from segmend.rectify.task import RectifyTask
 
 SMALL = {"epochs": 2, "crop": 48, "batch_size": 4, "threads": 1}
 
@@ -222,6 +223,46 @@ def test_other_networks_have_the_same_parts(architecture, encoder):
     assert found.classes.shape == (1, 3, 70, 50)
     assert found.tags.shape == (1, 3)
     torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(1, 70, 50))
+
+
+@pytest.mark.parametrize("head", ["plain", "hierarchical"])
+def test_a_grid_of_every_pixel_is_the_reading_and_one_of_every_cell_the_cells(head):
+    model = build_rectified(RectifiedSpec("deeplabv1", "squeezenet1_0", 4, 0, head)).eval()
+    padding = torch.zeros(2, 41, 50, dtype=torch.bool)
+    padding[:, 30:] = True
+    with torch.no_grad():
+        model.head.weight.normal_()
+        reading = model.read(torch.rand(2, 3, 41, 50), ~padding)
+        every, outside = model.on_grid(reading, 1, padding)
+        cells, behind = model.on_grid(reading, 8, padding)
+    assert reading.covered == (48, 56) == tuple(every.logits.shape[2:])
+    assert torch.equal(every.cut(41, 50).logits, reading.logits)
+    assert torch.equal(outside[:, :41, :50], padding)
+    assert outside[:, 41:].all() and outside[..., 50:].all()
+    assert torch.equal(cells.cells, reading.cells) and cells.tags is reading.tags
+    told = cells.logits if head == "plain" else cells.classes
+    torch.testing.assert_close(told, reading.cells[:, 4 - told.shape[1] :])
+    # A cell's middle, pixel 3.5, 11.5, ..., is in the image or it is not.
+    assert not behind[:, :3, :6].any() and behind[:, 4:].all() and behind[..., 6:].all()
+
+
+def test_a_run_that_ranks_on_a_grid_pulls_where_one_at_every_pixel_does(scenes):
+    """The two means are of the same smooth map, so that their gradients point the same way."""
+    model = build_rectified(RectifiedSpec("deeplabv1", "squeezenet1_0", 4, 0)).train()
+    items = TagFolder(scenes, split="train")
+    batch = torch.utils.data.default_collate([items[i] for i in range(len(items))])
+    found = []
+    for stride in (1, 4):
+        torch.manual_seed(0)
+        task = RectifyTask(model, options(average="every", rectify_stride=stride, gate=False))
+        reading = model.read(batch["image"])
+        padding = torch.zeros_like(batch["target"], dtype=torch.bool)
+        loss = task._tag_losses(reading._replace(tags=None), batch["tags"], padding)
+        (slope,) = torch.autograd.grad(loss, model.head.weight)
+        found.append((loss.detach(), slope.flatten()))
+    (whole, along), (grid, close) = found
+    torch.testing.assert_close(grid, whole, rtol=0.05, atol=0)
+    assert torch.cosine_similarity(along, close, dim=0) > 0.99
 
 
 def test_published_backbone_and_a_file_of_its_weights(tmp_path):

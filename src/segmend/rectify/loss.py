@@ -140,16 +140,24 @@ def _groups(
     if hidden:
         candidates = candidates.clone()
         candidates[:, background] = False
-    own = candidates.T[:, places.image].T  # in memory as the rows are
+    if split is all_candidates and drop_column:
+        candidates = _without(candidates, background)
+    own = candidates.T.index_select(1, places.image).T  # in memory as the rows are
     found = Groups(own, ~own) if split is all_candidates else split(rows_of(logits, places), own)
-    if not hidden:
+    if not hidden or found.inside.shape[1] < logits.shape[1]:
         return found
     if drop_column:
-        keep = [k for k in range(logits.shape[1]) if k != background]
-        return Groups(found.inside[:, keep], found.outside[:, keep])
+        return Groups(*(_without(group, background) for group in found))
     outside = found.outside.clone()
     outside[:, background] = False
     return Groups(found.inside, outside)
+
+
+def _without(groups: Tensor, background: int | None) -> Tensor:
+    """Without the background's column; in memory class by class."""
+    if background is None:
+        return groups
+    return torch.cat((groups.T[:background], groups.T[background + 1 :])).T
 
 
 def _check(

@@ -34,19 +34,23 @@ class Reading(NamedTuple):
     """What the network says of a batch.
 
     logits: (N, K, H, W). classes: (N, C, H, W), the foreground classes' own logits of a
-    hierarchical head, None otherwise. tags: tag logits (N, C), None without a gate.
+    hierarchical head, None otherwise. tags: tag logits (N, C), None without a gate. cells: (N, K,
+    h, w), what the head said, gated, before it was enlarged; they cover `covered`, height and
+    width with the padding.
     """
 
     logits: Tensor
     classes: Tensor | None
     tags: Tensor | None
+    cells: Tensor
+    covered: tuple[int, int]
 
     def cut(self, height: int, width: int) -> Reading:
         """Without padding right and below."""
         if self.logits.shape[-2:] == (height, width):
             return self
         classes = None if self.classes is None else self.classes[..., :height, :width]
-        return Reading(self.logits[..., :height, :width], classes, self.tags)
+        return self._replace(logits=self.logits[..., :height, :width], classes=classes)
 
 
 class RectifiedSegmenter(nn.Module):
@@ -121,7 +125,7 @@ class RectifiedSegmenter(nn.Module):
     def decide(
         self, features: Features, size: tuple[int, int], valid: Tensor | None = None
     ) -> Reading:
-        """From features to logits of a size: head, gate, bilinear up, then the hierarchy."""
+        """From features to logits of a size: head, gate, and what `enlarged` does."""
         scores = self.head(features.head)
         tags = None
         if self.gate is not None:
@@ -131,13 +135,34 @@ class RectifiedSegmenter(nn.Module):
                 valid = cells[:, 0] >= 0.5
             tags = self.gate.tag_logits(top, valid)
             scores = self.gate(scores, tags)
-        scores, b = scores.float(), self.spec.background
+        return self.enlarged(scores.float(), size)._replace(tags=tags)
+
+    def on_grid(self, reading: Reading, stride: int, padding: Tensor) -> tuple[Reading, Tensor]:
+        """A reading and its padding, bool (N, H, W), at every `stride`-th pixel or so.
+
+        The grid is laid over the cells, not over their enlarged form: a loss on it costs little,
+        and so does its gradient.
+        """
+        size = (-(-reading.covered[0] // stride), -(-reading.covered[1] // stride))
+        below, right = (a - b for a, b in zip(reading.covered, padding.shape[1:], strict=True))
+        padded = F.pad(padding, (0, right, 0, below), value=True)[:, None].float()
+        outside = F.interpolate(padded, size=size, mode="nearest-exact")[:, 0] > 0
+        return self.enlarged(reading.cells, size)._replace(tags=reading.tags), outside
+
+    def enlarged(self, cells: Tensor, size: tuple[int, int]) -> Reading:
+        """Cells bilinearly up to a size, then the hierarchy; without tags."""
+
+        def bilinear(x: Tensor) -> Tensor:
+            return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+        b = self.spec.background
         if self.spec.head == "plain" or b is None:
-            return Reading(_enlarged(scores, size), None, tags)
+            return Reading(bilinear(cells), None, None, cells, size)
         # Parted while they are small: the gradient of a slice is as large as what it is cut from.
-        behind = _enlarged(scores[:, b : b + 1], size)
-        classes = _enlarged(torch.cat((scores[:, :b], scores[:, b + 1 :]), dim=1), size)
-        return Reading(hierarchical_logits(behind, classes, background=b), classes, tags)
+        behind = bilinear(cells[:, b : b + 1])
+        classes = bilinear(torch.cat((cells[:, :b], cells[:, b + 1 :]), dim=1))
+        logits = hierarchical_logits(behind, classes, background=b)
+        return Reading(logits, classes, None, cells, size)
 
     @torch.no_grad()
     def start_from_maps(self, weight: Tensor) -> None:
@@ -176,7 +201,3 @@ def build_rectified(
     """The network of a spec; errors as in `build_trunk` and `RectifiedSegmenter`."""
     trunk = build_trunk(spec.architecture, spec.encoder, weights=weights)
     return RectifiedSegmenter(trunk, spec, gate_strength=gate_strength, tag_weight=tag_weight)
-
-
-def _enlarged(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)

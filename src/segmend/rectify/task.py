@@ -72,7 +72,6 @@ class RectifyTask(SegmentationTask):
         self.rectify = OutOfCandidateRectification(
             spec.num_classes, background=spec.background, form=options.form,
             weight=options.rectify_weight, margin=options.margin, average=options.average,
-            stride=options.rectify_stride,
             adaptive=options.adaptive, gamma=options.gamma, rho=options.rho,
             dropped=options.dropped, background_joins=options.background_joins,
         )  # fmt: skip
@@ -102,7 +101,10 @@ class RectifyTask(SegmentationTask):
     def _tag_losses(self, reading: Reading, tags: Tensor, padding: Tensor) -> Tensor:
         loss = reading.logits.new_zeros(())
         if self.options.rectify_weight > 0:
-            loss = self.rectify(reading.logits, tags, padding, class_logits=reading.classes)
+            ranked, stride = reading, self.options.rectify_stride
+            if stride > 1:
+                ranked, padding = self._model().on_grid(reading, stride, padding)
+            loss = self.rectify(ranked.logits, tags, padding, class_logits=ranked.classes)
         gate = self._model().gate
         if gate is not None and reading.tags is not None:
             loss = loss + gate.loss(reading.tags, tags)
