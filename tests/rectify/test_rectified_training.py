@@ -238,12 +238,16 @@ def test_a_grid_of_every_pixel_is_the_reading_and_one_of_every_cell_the_cells(he
     assert reading.covered == (48, 56) == tuple(every.logits.shape[2:])
     assert torch.equal(every.cut(41, 50).logits, reading.logits)
     assert torch.equal(outside[:, :41, :50], padding)
-    assert outside[:, 41:].all() and outside[..., 50:].all()
-    assert torch.equal(cells.cells, reading.cells) and cells.tags is reading.tags
+    assert outside[:, 41:].all()
+    assert outside[..., 50:].all()
+    assert torch.equal(cells.cells, reading.cells)
+    assert cells.tags is reading.tags
     told = cells.logits if head == "plain" else cells.classes
     torch.testing.assert_close(told, reading.cells[:, 4 - told.shape[1] :])
     # A cell's middle, pixel 3.5, 11.5, ..., is in the image or it is not.
-    assert not behind[:, :3, :6].any() and behind[:, 4:].all() and behind[..., 6:].all()
+    assert not behind[:, :3, :6].any()
+    assert behind[:, 4:].all()
+    assert behind[..., 6:].all()
 
 
 def test_a_run_that_ranks_on_a_grid_pulls_where_one_at_every_pixel_does(scenes):

@@ -3,10 +3,12 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from segmend import SegmendError
 from segmend.data.images import write_image
@@ -18,6 +20,7 @@ from segmend.tags.background_choice import (
     colour_clusters,
     mutual_information,
     settle_background,
+    steadied,
 )
 from segmend.tags.cam_files import write_cams
 from segmend.tags.options import MaskOptions
@@ -64,6 +67,24 @@ def test_colours_of_an_image_are_told_apart():
 def test_noise_has_as_many_colours_as_are_asked_for():
     image = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
     assert len(colour_clusters(image, clusters=5).unique()) == 5
+
+
+@given(hnp.arrays(float, st.tuples(st.integers(1, 6), st.integers(2, 7)),
+                  elements=st.floats(0, 3)), st.floats(0.1, 10))  # fmt: skip
+def test_votes_weigh_images_alike_and_neighbours_by_half(rows, factor):
+    found = steadied(rows)
+    heard = [row / row.max() for row in rows if row.max() > 0]
+    shares = [sum(row[i] for row in heard) / max(1, len(heard)) for i in range(rows.shape[1])]
+    ends = [shares[0], *shares, shares[-1]]
+    by_hand = [(ends[i] + 2 * ends[i + 1] + ends[i + 2]) / 4 for i in range(len(shares))]
+    np.testing.assert_allclose(found, by_hand, atol=1e-12)
+    louder = rows.copy()
+    louder[0] *= factor  # an image of which masks tell more has no more to say
+    np.testing.assert_allclose(steadied(louder), found, atol=1e-6)
+
+
+def test_without_images_nothing_is_told():
+    assert steadied(np.zeros((0, 3))).tolist() == [0, 0, 0]
 
 
 def disks(folder, *, fall):

