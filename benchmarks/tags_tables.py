@@ -38,6 +38,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     command = f"python benchmarks/tags_gain.py {{step}} --data {options.data.name}"
     if options.labels != "SegmentationClass":
         command += f" --labels {options.labels}"
+    if options.name:
+        command += f" --name {options.name} --epochs {options.epochs}"
     if options.sets:
         command += f" --set {' '.join(options.sets)}"
     runs = collect_runs(out)
