@@ -78,6 +78,15 @@ def test_gate_pools_what_is_image_and_learns_by_cross_entropy():
         gate.loss(scores, tags[:, :2])
 
 
+def test_gate_pools_in_half_precision_what_would_not_fit_there_as_a_sum():
+    gate = TagGate(4, 3).half()
+    features = torch.full((1, 4, 40, 40), 100.0, dtype=torch.float16)
+    expected = gate.linear(torch.full((1, 4), 100.0, dtype=torch.float16))
+    valid = torch.ones(1, 40, 40, dtype=torch.bool)
+    for found in (gate.tag_logits(features), gate.tag_logits(features, valid)):
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0.1)
+
+
 def masked_by_loop(p, names, mode, background):
     """(probabilities, label) of one pixel."""
     k = len(p)

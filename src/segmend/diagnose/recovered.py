@@ -68,8 +68,7 @@ RECTIFY: tuple[Pair, ...] = (
     Pair("scenes60, masks of cam++", reachable=0.0536, gained=0.0177),
 )
 """The same, the recipe `rectify`; "all": MSRC's 21 classes, "class": its objects;
-"scenes": procedural,
-with 10 and 60 epochs."""
+"scenes": procedural ones after 10 epochs, "scenes60" after 60."""
 
 PAIRS: dict[Addon, tuple[Pair, ...]] = {"refine": REFINE, "context": CONTEXT, "rectify": RECTIFY}
 

@@ -78,10 +78,10 @@ class TagGate(nn.Module):
         # A product of matrices, since its gradient is laid out as channels-last features are: that
         # of a plain sum is not, and adding the two took a sixth of a training step.
         cells = features.permute(0, 2, 3, 1).flatten(1, 2)
-        mask = torch.ones_like(cells[..., 0]) if valid is None else valid.flatten(1).to(cells)
-        count = mask.float().sum(1, keepdim=True).clamp_min(1)
-        pooled = (mask.unsqueeze(1) @ cells).squeeze(1) / count
-        scores: Tensor = self.linear(pooled)
+        inside = features.new_ones(cells.shape[:2]) if valid is None else valid.flatten(1).float()
+        # Shares, not a sum that is divided: in float16 it could pass the largest number.
+        shares = (inside / inside.sum(1, keepdim=True).clamp_min(1)).to(cells)
+        scores: Tensor = self.linear((shares.unsqueeze(1) @ cells).squeeze(1))
         return scores
 
     def forward(self, logits: Tensor, tag_logits: Tensor) -> Tensor:

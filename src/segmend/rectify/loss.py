@@ -140,14 +140,15 @@ def _groups(
     if hidden:
         candidates = candidates.clone()
         candidates[:, background] = False
-    if split is all_candidates and drop_column:
+    fixed = split is all_candidates
+    if fixed and drop_column:  # before there is a row a pixel
         candidates = _without(candidates, background)
     own = candidates.T.index_select(1, places.image).T  # in memory as the rows are
-    found = Groups(own, ~own) if split is all_candidates else split(rows_of(logits, places), own)
-    if not hidden or found.inside.shape[1] < logits.shape[1]:
+    found = Groups(own, ~own) if fixed else split(rows_of(logits, places), own)
+    if not hidden:
         return found
     if drop_column:
-        return Groups(*(_without(group, background) for group in found))
+        return found if fixed else Groups(*(_without(group, background) for group in found))
     outside = found.outside.clone()
     outside[:, background] = False
     return Groups(found.inside, outside)
