@@ -131,15 +131,16 @@ class IRNet(ImageNetwork):
         return irn_loss(boundary_affinity(boundary, offsets), shift, pairs, offsets)
 
     def spread(self, scores: Tensor, images: Tensor, walk: Walk) -> Tensor:
-        """Foreground scores (N, C, H, W) after the walk; mirrored views are averaged."""
+        """Foreground scores (N, C, H, W) after the walk, of any size, the images' or a smaller
+        one; mirrored views are averaged."""
         boundary = self(images)[0]
         boundary = (boundary + self(images.flip(-1))[0].flip(-1)) / 2
         small = _to_size(scores, boundary.shape[1:])
         walked = boundary_walk(
             small, boundary, radius=self.radius // 2, beta=walk.beta, steps=walk.steps
         )
-        size = (scores.shape[2], scores.shape[3])
-        return upsampled_scores(walked, size, stride=self.map_stride)
+        size = (images.shape[2], images.shape[3])
+        return _to_size(upsampled_scores(walked, size, stride=self.map_stride), scores.shape[2:])
 
 
 def _tap(channels: int, width: int) -> nn.Sequential:
