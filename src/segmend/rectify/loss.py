@@ -12,7 +12,7 @@ from torch import Tensor
 from segmend.errors import SegmendError
 from segmend.rectify.candidates import check_logits, out_of_candidate_mask
 from segmend.rectify.groups import Groups, Splitter, all_candidates
-from segmend.rectify.pixels import Places, places_of, rows_of
+from segmend.rectify.pixels import Places, places_of, repeated, rows_of
 from segmend.rectify.ranking import Form, group_ranking
 
 Average = Literal["oc", "all", "every"]
@@ -86,8 +86,7 @@ def rectification_loss(
         places = places_of(asked)
     rows = rows_of(ranked, places)
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-    low, high = rows.detach().aminmax(dim=1) if len(rows) else (rows.detach()[:, 0],) * 2
-    usable = (low >= -LARGEST) & (high <= LARGEST)  # a NaN is not
+    usable = rows.detach().abs().amax(1) <= LARGEST  # a NaN is not
     if not bool(usable.all()):
         rows = rows.masked_fill(~usable[:, None], 0.0)
     inside, outside = _groups(
@@ -143,7 +142,7 @@ def _groups(
     fixed = split is all_candidates
     if fixed and drop_column:  # before there is a row a pixel
         candidates = _without(candidates, background)
-    own = candidates.T.index_select(1, places.image).T  # in memory as the rows are
+    own = repeated(candidates, places)
     found = Groups(own, ~own) if fixed else split(rows_of(logits, places), own)
     if not hidden:
         return found

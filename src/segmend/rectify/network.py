@@ -147,10 +147,21 @@ class RectifiedSegmenter(nn.Module):
         below, right = (a - b for a, b in zip(reading.covered, padding.shape[1:], strict=True))
         padded = F.pad(padding, (0, right, 0, below), value=True)[:, None].float()
         outside = F.interpolate(padded, size=size, mode="nearest-exact")[:, 0] > 0
-        return self.enlarged(reading.cells, size)._replace(tags=reading.tags), outside
+        grid = self.enlarged(reading.cells, size, layout=torch.channels_last)
+        return grid._replace(tags=reading.tags), outside
 
-    def enlarged(self, cells: Tensor, size: tuple[int, int]) -> Reading:
-        """Cells bilinearly up to a size, then the hierarchy; without tags."""
+    def enlarged(
+        self,
+        cells: Tensor,
+        size: tuple[int, int],
+        *,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> Reading:
+        """Cells bilinearly up to a size, then the hierarchy; without tags.
+
+        `layout`: of the foreground classes in memory. The hierarchy is quicker class by class, the
+        way back to the cells with channels last.
+        """
 
         def bilinear(x: Tensor) -> Tensor:
             return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
@@ -160,7 +171,8 @@ class RectifiedSegmenter(nn.Module):
             return Reading(bilinear(cells), None, None, cells, size)
         # Parted while they are small: the gradient of a slice is as large as what it is cut from.
         behind = bilinear(cells[:, b : b + 1])
-        classes = bilinear(torch.cat((cells[:, :b], cells[:, b + 1 :]), dim=1))
+        parts = torch.cat((cells[:, :b], cells[:, b + 1 :]), dim=1)
+        classes = bilinear(parts.contiguous(memory_format=layout))
         logits = hierarchical_logits(behind, classes, background=b)
         return Reading(logits, classes, None, cells, size)
 

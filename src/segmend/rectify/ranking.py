@@ -44,7 +44,7 @@ class _SoftRanking(torch.autograd.Function):
         weights: list[Tensor] = []
         for group, way, turn in ((outside, 1.0, 1.0), (inside, -sign, sign)):
             # Adding (1 or 0 - 1) * 1e30 is several times faster than filling by a mask.
-            there = group.to(scores.dtype)
+            there = group.view(torch.uint8).to(scores.dtype)  # so, several times faster again
             part = there.sub(1).mul_(-FLOOR).add_(scores, alpha=turn)
             most = part.amax(1, keepdim=True)
             both &= most[:, 0] > FLOOR / 2
