@@ -67,7 +67,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     equal = (
         "Variants are named by `--set`: FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
-        "train.tagger, so its tag mAP is its own. To plain: to the plain method, ten epochs."
+        "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained."
     )
     again = "Every seed has masks of its own, of the training images; segmenters as above."
     for title, step, rows, notes in (
@@ -95,11 +95,15 @@ def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
 
 
 def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
-    """A row a kind of mask: levels, and differences to the plain method (of the same variant)."""
+    """A row a kind of mask: levels, and differences to the plain method.
+
+    Of the same variant where there is one, or of its last part: "ISL .2 alone, 30 epochs" is
+    compared with the plain method, 30 epochs.
+    """
     base, _, variant = recipe.partition(", ")
     plain = PLAIN.get(base, "")
-    alike = f"{plain}, {variant}"
-    against = alike if alike in runs else plain
+    alike = (f"{plain}, {part}" for part in (variant, variant.rpartition(", ")[2]))
+    against = next((each for each in alike if each in runs), plain)
     rows = []
     for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
         both = having(what, runs[recipe]), having(what, runs.get(against, {}))
