@@ -1,5 +1,7 @@
 """Training from tags: on two processes, and of two networks."""
 
+import warnings
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -56,3 +58,18 @@ def test_a_plain_network_beside_leaves_the_other_as_it_would_be_alone(items, tmp
 def test_a_start_from_the_plain_network_wants_one():
     with pytest.raises(ValueError, match="wants tagger"):
         TagOptions(start_from_tagger=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "weight", "warns"), [(1, 15, True), (1, 2, False), (0, 15, False)]
+)
+def test_a_weight_that_floods_maps_without_a_background_is_told(
+    items, tmp_path, first, weight, warns
+):
+    """Class 0 of the scenes is their background."""
+    given = TagFolder(items.root, classes=items.classes[first:], with_masks=False)
+    options = TagOptions(epochs=1, crop=64, output_stride=16, threads=1, fsl_weight=weight)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        train_tags(options, given, tmp_path, progress=False)
+    assert warns == any("no background class" in str(each.message) for each in told)
