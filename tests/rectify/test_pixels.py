@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from segmend.rectify import rectification_loss
 from segmend.rectify.pixels import places_of, repeated, rows_of
 
 LAYOUTS = {
@@ -35,3 +36,11 @@ def test_each_pixel_has_the_row_of_its_image():
     mask = torch.tensor([[[True, False]], [[False, False]], [[True, True]]])
     found = repeated(table, places_of(mask))
     assert found.tolist() == [[True, False], [True, True], [True, True]]
+
+
+@pytest.mark.parametrize("average", ["oc", "all", "every"])
+def test_a_batch_without_images_costs_nothing(average):
+    logits = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    loss = rectification_loss(logits, torch.zeros(0, 3, dtype=torch.bool), average=average)
+    loss.backward()
+    assert loss == 0

@@ -38,7 +38,8 @@ def repeated(table: Tensor, places: Places) -> Tensor:
     """
     counts = torch.bincount(places.image, minlength=len(table)).tolist()
     columns = [row[:, None].expand(-1, count) for row, count in zip(table, counts, strict=True)]
-    return torch.cat(columns, dim=1).T
+    none = table.T[:, :0]  # a batch may be empty
+    return torch.cat([none, *columns], dim=1).T
 
 
 class _Rows(torch.autograd.Function):
