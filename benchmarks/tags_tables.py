@@ -67,7 +67,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     equal = (
         "Variants are named by `--set`: FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
-        "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained."
+        "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained; "
+        "to the recipe: to it as it is."
     )
     again = "Every seed has masks of its own, of the training images; segmenters as above."
     for title, step, rows, notes in (
@@ -106,8 +107,9 @@ def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
     against = next((each for each in alike if each in runs), plain)
     rows = []
     for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
-        both = having(what, runs[recipe]), having(what, runs.get(against, {}))
-        rows.append(row_of(recipe, what, *both))
+        rivals = {"to plain": against} | ({"to the recipe": base} if variant else {})
+        known = {title: having(what, runs.get(rival, {})) for title, rival in rivals.items()}
+        rows.append(row_of(recipe, what, having(what, runs[recipe]), known))
     return rows
 
 
@@ -128,22 +130,25 @@ def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
     return {seed: run for seed, run in seeds.items() if what in run["scores"]}
 
 
-def row_of(recipe: str, what: str, seeds: dict[int, Any], plain: dict[int, Any]) -> dict[str, Cell]:
+def row_of(
+    recipe: str, what: str, seeds: dict[int, Any], rivals: dict[str, dict[int, Any]]
+) -> dict[str, Cell]:
     mine = [seeds[s]["scores"][what] for s in seeds]
-    both = sorted(seeds.keys() & plain.keys())
     row: dict[str, Cell] = {"recipe": recipe, "of": what, "seeds": len(seeds)}
     for title, key, counts in (
         ("mIoU", "mean_iou", "region"),
         ("boundary F", "boundary_f", "boundary"),
     ):
         row[title] = f"{100 * sum(m[key] for m in mine) / len(mine):.1f}"
-        row[f"{title}, to plain"] = ""
-        if both:
+        for against, rival in rivals.items():
+            both = sorted(seeds.keys() & rival.keys())
             stacks = [
                 torch.stack([run[s]["scores"][what][counts] for s in both])
-                for run in (plain, seeds)
+                for run in (rival, seeds)
+                if both
             ]
-            row[f"{title}, to plain"] = signed(difference(*stacks, outline=counts == "boundary"))
+            found = difference(*stacks, outline=counts == "boundary") if both else None
+            row[f"{title}, {against}"] = "" if found is None else signed(found)
     precision = [m["tag_map"] for m in mine if m["tag_map"] is not None]
     row["tag mAP"] = f"{100 * sum(precision) / len(precision):.1f}" if precision else ""
     return row

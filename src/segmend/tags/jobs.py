@@ -65,13 +65,7 @@ def train_tags(
         SegmendError: as in `train_model` and `build_classifier`; classes that differ between the
             two sets.
     """
-    if items.background is None and options.fsl_weight > STUFF_FSL:
-        warnings.warn(
-            f"no background class in the data and fsl_weight {options.fsl_weight:g}: the maps of "
-            f"an image's classes are likely to flood into each other; {STUFF_FSL:g}, or a recipe "
-            "without ++, suits such data better",
-            stacklevel=2,
-        )
+    _warn_of_flooding(options, items)
     if val is not None and val.classes != items.classes:
         raise SegmendError(
             f"classes: the validation set has {list(val.classes)}, the training set "
@@ -120,6 +114,16 @@ def train_tags(
         )  # fmt: skip
     start = load_classifier(plain.checkpoint).model if options.start_from_tagger else None
     return fit(options, out, start, labels)
+
+
+def _warn_of_flooding(options: TagOptions, items: TagFolder) -> None:
+    if items.background is None and options.fsl_weight > STUFF_FSL:
+        warnings.warn(
+            f"no background class in the data and fsl_weight {options.fsl_weight:g}: the maps of "
+            f"an image's classes are likely to flood into each other; {STUFF_FSL:g}, or a recipe "
+            "without ++, suits such data better",
+            stacklevel=3,
+        )
 
 
 def draw_cams(
