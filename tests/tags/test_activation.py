@@ -101,6 +101,39 @@ def test_inputs_of_the_similarity_loss_equal_the_published():
     torch.testing.assert_close(multinomial, torch.from_numpy(SIMILARITY["y_softmax"]))
 
 
+@given(st.integers(0, 10**6), st.sampled_from([0, None]))
+def test_competing_maps_count_by_their_share_pixel_by_pixel(seed, background):
+    generator = torch.Generator().manual_seed(seed)
+    logits, tags = random_logits(seed, 2, 4, 3, 5), torch.rand(2, 4, generator=generator) > 0.5
+    found = similarity_inputs(logits, tags, form="competitive", background=background)
+    alone = max_norm(logits)
+    for n, y, x in np.ndindex(2, 3, 5):
+        own = [float(alone[n, c, y, x]) if tags[n, c] else 0.0 for c in range(4)]
+        expected = [m * m / sum(own) if m > 0 else 0.0 for m in own]
+        if background == 0:
+            expected.insert(0, 1 - max(own))
+        assert found[n, :, y, x].tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_a_rival_competing_maps_are_the_published_ones_in_value_and_gradient():
+    logits, tags = random_logits(6, 3, 3, 4, 4), torch.tensor([[0, 1, 0], [0, 0, 1], [0, 0, 0]])
+    found = {}
+    for form in ("binomial", "competitive"):
+        given = logits.clone().requires_grad_()
+        maps = similarity_inputs(given, tags, form=form)
+        (maps**3).sum().backward()
+        found[form] = (maps, given.grad)
+    for one, other in zip(found["competitive"], found["binomial"], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@given(st.integers(0, 10**6))
+def test_competing_maps_have_a_gradient_wherever_maps_are_zero(seed):
+    logits = random_logits(seed, 1, 3, 3, 3).round().requires_grad_()
+    similarity_inputs(logits, torch.ones(1, 3), form="competitive").sum().backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_without_a_background_there_is_no_background_map():
     logits, tags = random_logits(1, 2, 3, 4, 4), torch.tensor([[1, 0, 1], [0, 0, 0]])
     found = similarity_inputs(logits, tags, background=None)
@@ -126,14 +159,13 @@ def test_max_norm_is_differentiable_through_minimum_and_maximum():
     assert logits.grad[0, 0].flatten()[highest] < 0  # a higher maximum lowers all the others
 
 
-@given(st.integers(0, 10**6), st.booleans())
-def test_pixels_that_are_not_valid_cannot_matter(seed, multinomial):
+@given(st.integers(0, 10**6), st.sampled_from(["binomial", "competitive", "multinomial"]))
+def test_pixels_that_are_not_valid_cannot_matter(seed, form):
     generator = torch.Generator().manual_seed(seed)
     logits = random_logits(seed, 2, 4, 3, 5)
     valid = torch.rand(2, 3, 5, generator=generator) > 0.4
     spoilt = logits.masked_fill(~valid[:, None], torch.nan).requires_grad_()
-    form = "multinomial" if multinomial else "binomial"
-    tags = torch.ones(2, 4 - multinomial)
+    tags = torch.ones(2, 4 - (form == "multinomial"))
     found = similarity_inputs(spoilt, tags, form=form, valid=valid)
     assert torch.equal(found, similarity_inputs(logits, tags, form=form, valid=valid))
     (found**2).sum().backward()

@@ -254,6 +254,24 @@ def test_flat_image_costs_differences_and_flat_maps_cost_nothing():
     assert feature_similarity_loss(flat, images).abs() < 1e-15
 
 
+def test_published_form_pays_for_flooding_and_the_competitive_one_for_telling_apart():
+    """A red and a blue object on green, both tagged: maps of one each, or each of both."""
+    colours, objects = torch.zeros(1, 3, 6, 18), torch.full((1, 2, 6, 18), -1.0)
+    colours[:, 1] = 1
+    for index, (channel, columns) in enumerate(((0, slice(2, 6)), (2, slice(12, 16)))):
+        colours[:, :, :, columns] = 0
+        colours[:, channel, :, columns] = 1
+        objects[:, index, :, columns] = 1
+    flooded = objects.amax(1, keepdim=True).expand(-1, 2, -1, -1)
+
+    def gain(form):
+        loss = FeatureSimilarityLoss(form=form)
+        apart, flood = (loss(maps, colours, torch.ones(1, 2)).item() for maps in (objects, flooded))
+        return flood - apart
+
+    assert gain("binomial") < 0 < gain("competitive")
+
+
 def test_images_are_resized_and_clamped_as_published():
     maps, _ = random_case(8, 1, 2, 3, 5)
     images = torch.rand(1, 3, 13, 9, generator=torch.Generator().manual_seed(0)).double() * 2 - 0.5

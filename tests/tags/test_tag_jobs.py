@@ -61,14 +61,22 @@ def test_a_start_from_the_plain_network_wants_one():
 
 
 @pytest.mark.parametrize(
-    ("first", "weight", "warns"), [(1, 15, True), (1, 2, False), (0, 15, False)]
+    ("first", "weight", "form", "warns"),
+    [
+        (1, 15, "binomial", True),
+        (1, 2, "binomial", False),
+        (0, 15, "binomial", False),
+        (1, 15, "competitive", False),
+    ],
 )
 def test_a_weight_that_floods_maps_without_a_background_is_told(
-    items, tmp_path, first, weight, warns
+    items, tmp_path, first, weight, form, warns
 ):
     """Class 0 of the scenes is their background."""
     given = TagFolder(items.root, classes=items.classes[first:], with_masks=False)
-    options = TagOptions(epochs=1, crop=64, output_stride=16, threads=1, fsl_weight=weight)
+    options = TagOptions(
+        epochs=1, crop=64, output_stride=16, threads=1, fsl_weight=weight, fsl_form=form
+    )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         train_tags(options, given, tmp_path, progress=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from segmend.errors import SegmendError
 
 Form = Literal["binomial", "multinomial"]
+SimilarityForm = Literal["binomial", "competitive", "multinomial"]
 Normalisation = Literal["max", "min-max", "range"]
 
 RANGE_EPSILON = 1e-8
@@ -51,19 +52,25 @@ def similarity_inputs(
     logits: Tensor,
     tags: Tensor,
     *,
-    form: Form = "binomial",
+    form: SimilarityForm = "binomial",
     background: int | None = 0,
     valid: Tensor | None = None,
 ) -> Tensor:
     """The maps that the feature-similarity loss compares, all in [0, 1].
+
+    By themselves, max-normalised maps do not know of each other: the loss pays each of them for
+    following the strongest edges of the image, so that in an image of several tags all take the
+    same shape, and flood into each other. "competitive" pays a class for a pixel only by its share
+    in it. It is the published form, "binomial", wherever one tag alone has a value.
 
     Args:
         logits: float (N, C, h, w) of the C classes that can be tagged. With form "multinomial"
             and a background: (N, 1 + C, h, w), background first.
         tags: (N, C) in {0, 1}, bool or number; an image may have none.
         form: "binomial" (default, HFPL): max-normalised maps, 0 where the tag is; with a
-            background, 1 - their maximum is put in front. "multinomial" (its predecessor ICAM):
-            softmax over channels, whatever the tags.
+            background, 1 - their maximum is put in front. "competitive" (ours): the same
+            background, and each class's map m_c times its share of all, m_c^2 / sum_k m_k.
+            "multinomial" (its predecessor ICAM): softmax over channels, whatever the tags.
         background: 0 (default), or None for data whose pixels all belong to a taggable class.
         valid: bool (N, h, w), see `max_norm`; maps are 0 outside, the background as well.
 
@@ -76,7 +83,7 @@ def similarity_inputs(
     Reference:
         Published code of HFPL (`train_cam_voc.py`) and ICAM.
     """
-    check_form(form)
+    check_form(form, SimilarityForm)
     check_background(background)
     check_maps("logits", logits)
     extra = int(form == "multinomial" and background is not None)
@@ -88,8 +95,10 @@ def similarity_inputs(
         maps = torch.softmax(at_least_float32(logits), 1)
     else:
         maps = max_norm(logits, valid=valid).masked_fill(~present[:, :, None, None], 0)
-        if background is not None:
-            maps = torch.cat([1 - maps.amax(1, keepdim=True), maps], 1)
+        own = maps
+        if form == "competitive":
+            own = maps * (maps / maps.sum(1, keepdim=True).clamp(min=1e-12))
+        maps = own if background is None else torch.cat([1 - maps.amax(1, keepdim=True), own], 1)
     return maps if valid is None else maps.masked_fill(~valid.unsqueeze(1), 0)
 
 
@@ -235,10 +244,10 @@ def check_valid(valid: Tensor, maps: Tensor) -> None:
         raise SegmendError(f"valid: want bool {wanted}, got {valid.dtype} {tuple(valid.shape)}")
 
 
-def check_form(form: str) -> None:
-    """Raise unless `form` is one of the two that are known."""
-    if form not in get_args(Form):
-        raise SegmendError(f"form: want one of {get_args(Form)}, got {form!r}")
+def check_form(form: str, forms: Any = Form) -> None:
+    """Raise unless `form` is one of those that are known."""
+    if form not in get_args(forms):
+        raise SegmendError(f"form: want one of {get_args(forms)}, got {form!r}")
 
 
 def check_background(background: int | None) -> None:

@@ -33,8 +33,8 @@ from segmend.tags.tag_source import predicted_tags, tag_source
 from segmend.tags.task import TagCrops, TaggedItems, TagTask
 
 STUFF_FSL = 2.0
-"""Largest weight of the similarity loss that helped maps of data without a background class: of
-2, 5 and 15 on MSRC's 21 classes. Objects on a background want more."""
+"""Largest weight of the similarity loss in its published form that helped maps of data without a
+background class: of 2, 5 and 15 on MSRC's 21 classes. The competitive form bears 15 there."""
 
 
 def train_tags(
@@ -59,7 +59,8 @@ def train_tags(
     rule) that pixels are classified from.
 
     Warns where the data have no background class and the similarity loss weighs more than
-    `STUFF_FSL`: maps of one image's classes then flood into each other.
+    `STUFF_FSL` in another form than "competitive": maps of one image's classes then flood into
+    each other.
 
     Raises:
         SegmendError: as in `train_model` and `build_classifier`; classes that differ between the
@@ -117,11 +118,12 @@ def train_tags(
 
 
 def _warn_of_flooding(options: TagOptions, items: TagFolder) -> None:
-    if items.background is None and options.fsl_weight > STUFF_FSL:
+    floods = options.fsl_form != "competitive" and options.fsl_weight > STUFF_FSL
+    if items.background is None and floods:
         warnings.warn(
             f"no background class in the data and fsl_weight {options.fsl_weight:g}: the maps of "
-            f"an image's classes are likely to flood into each other; {STUFF_FSL:g}, or a recipe "
-            "without ++, suits such data better",
+            "an image's classes are likely to flood into each other; fsl_form competitive, or a "
+            f"weight of {STUFF_FSL:g}, suits such data better",
             stacklevel=3,
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segmend.tags.activation import Form, similarity_inputs
+from segmend.tags.activation import SimilarityForm, similarity_inputs
 from segmend.tags.importance import ImportanceSamplingLoss
 from segmend.tags.options import TagOptions
 from segmend.tags.pooling import Pooling
@@ -76,7 +76,7 @@ def similarity_loss(
     *,
     background: int | None,
     done: float,
-    form: Form | None = None,
+    form: SimilarityForm | None = None,
 ) -> Tensor:
     """b FSL, or 0 until its share of the training has come.
 

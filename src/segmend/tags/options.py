@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.engine.options import TrainOptions
-from segmend.tags.activation import Form, Normalisation
+from segmend.tags.activation import Normalisation, SimilarityForm
 from segmend.tags.gradient_maps import MapKind
 from segmend.tags.network import Method, Pooling
 
@@ -43,7 +43,9 @@ class TagOptions(TrainOptions):
     num_samples: int = Field(10, ge=1, description="Pixels drawn for each class and image.")
     sampling: Literal["published", "stratified", "exact"] = "published"
     fsl_weight: float = Field(0.0, ge=0, description="Feature-similarity loss; HFPL on SEAM: 1.")
-    fsl_form: Form = Field("binomial", description="HFPL's; its predecessor's is multinomial.")
+    fsl_form: SimilarityForm = Field(
+        "binomial", description="HFPL's; competitive: a class counts by its share; multinomial."
+    )
     fsl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before FSL.")
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")

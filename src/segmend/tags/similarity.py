@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.tags.activation import (
-    Form,
+    SimilarityForm,
     at_least_float32,
     check_background,
     check_form,
@@ -107,17 +107,17 @@ class FeatureSimilarityLoss(nn.Module):
         exponent: float = 2.0,
         path: SimilarityPath = "auto",
         window: int | None = None,
-        form: Form = "binomial",
+        form: SimilarityForm = "binomial",
         background: int | None = 0,
     ) -> None:
         super().__init__()
-        check_form(form)
+        check_form(form, SimilarityForm)
         check_background(background)
         _check_options(sigma, exponent, path, window)
         self.mu, self.sigma, self.exponent = mu, sigma, exponent
         self.path: SimilarityPath = path
         self.window = window
-        self.form: Form = form
+        self.form: SimilarityForm = form
         self.background = background
 
     def forward(
