@@ -46,9 +46,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
     parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
     kept = {
-        recipe: collect(out.glob(f"{recipe}-[0-9]/*{SUFFIX}"), options.labels)
-        for recipe in runs
-        if "," not in recipe
+        recipe: collect(out.glob(f"{recipe}-[0-9]/*{SUFFIX}"), options.labels) for recipe in runs
     }
     segmenters = [
         {"masks of": recipe, **row, "to flat on plain masks": whole_gain(recipe, row, kept)}
@@ -65,7 +63,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     )
     control = "ellipse: the control that learns nothing."
     equal = (
-        "Variants are named by `--set`: FSL, ISL: train.fsl_weight, train.isl_weight, and where "
+        "Variants are named by `--set`: binomial, multinomial: train.fsl_form, and at once: no "
+        "train.fsl_warm_up; FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
         "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained; "
         "to the recipe: to it as it is."
@@ -84,7 +83,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
 
 def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
     """What a ++ method's masks and a variant gain together over the plain method's, both."""
-    before = kept.get(PLAIN.get(recipe, ""), {}).get("flat", {})
+    before = kept.get(PLAIN.get(recipe.partition(", ")[0], ""), {}).get("flat", {})
     after = kept[recipe][str(row["variant"])]
     way = str(row["read"])
     shared = [seed for seed in sorted(before.keys() & after.keys()) if way in after[seed]["test"]]

@@ -1,5 +1,6 @@
 """Training from tags: on two processes, and of two networks."""
 
+import json
 import warnings
 
 import pytest
@@ -40,7 +41,10 @@ def test_two_processes_leave_the_network_of_one(items, tmp_path):
 
 
 def test_a_plain_network_beside_leaves_the_other_as_it_would_be_alone(items, tmp_path):
-    options = TagOptions(epochs=1, crop=64, output_stride=16, threads=1, fsl_weight=15)
+    plain = TagOptions(epochs=2, crop=64, output_stride=16, threads=1)
+    added = {"isl_weight": 0.2, "isl_start": 0.5, "fsl_weight": 15, "fsl_start": 0.1}
+    added |= {"fsl_form": "competitive", "fsl_warm_up": 0.5, "num_samples": 9}
+    options = plain.model_copy(update=added)
     weights = {}
     for name, changes in {
         "alone": {},
@@ -51,8 +55,10 @@ def test_a_plain_network_beside_leaves_the_other_as_it_would_be_alone(items, tmp
         weights[name] = load_file(tmp_path / name / "model.safetensors")["head.weight"]
     assert torch.equal(weights["beside"], weights["alone"])
     assert not torch.equal(weights["from it"], weights["alone"])
-    plain = load_file(tmp_path / "beside" / TAGGER / "model.safetensors")["head.weight"]
-    assert not torch.equal(plain, weights["alone"])
+    tagger = tmp_path / "beside" / TAGGER
+    assert not torch.equal(load_file(tagger / "model.safetensors")["head.weight"], weights["alone"])
+    record = json.loads((tagger / "train.json").read_text())
+    assert record["options"] == plain.model_dump(mode="json")  # whatever was added
 
 
 def test_a_start_from_the_plain_network_wants_one():

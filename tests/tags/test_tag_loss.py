@@ -68,6 +68,17 @@ def test_an_add_on_waits_for_its_share_of_the_training(batch):
     assert not torch.isclose(early, tag_loss(logits, tags, images, inside, options, done=0.5))
 
 
+@pytest.mark.parametrize(("done", "share"), [(0.1, 0), (0.2, 0), (0.3, 0.25), (0.6, 1), (1, 1)])
+def test_the_weight_of_the_similarity_rises_over_its_warm_up(batch, done, share):
+    logits, tags, images, inside = batch
+    valid = cells_inside(inside, (6, 6))
+    given = {"background": 0, "done": done}
+    slow = TagOptions(fsl_weight=5, fsl_start=0.2, fsl_warm_up=0.4)
+    found = similarity_loss(logits, tags, images, valid, slow, **given)
+    whole = similarity_loss(logits, tags, images, valid, TagOptions(fsl_weight=5), **given)
+    torch.testing.assert_close(found, share * whole)
+
+
 def test_two_views_add_up_seam_s_losses_and_the_similarity_of_the_full_view():
     torch.manual_seed(0)
     model = build_classifier(num_classes=4, method="seam").eval()

@@ -28,7 +28,7 @@ from segmend.tags.classifier_files import (
 from segmend.tags.image_masks import mask_of
 from segmend.tags.inference import image_maps
 from segmend.tags.network import TagClassifier, build_classifier
-from segmend.tags.options import CamOptions, MaskOptions, TagOptions
+from segmend.tags.options import CamOptions, MaskOptions, PlainTagOptions, TagOptions
 from segmend.tags.tag_source import predicted_tags, tag_source
 from segmend.tags.task import TagCrops, TaggedItems, TagTask
 
@@ -102,9 +102,7 @@ def train_tags(
 
     if not options.tagger and options.method != "amn":
         return fit(options, out, None, None)
-    changes = {"method": "cam", "isl_weight": 0.0, "fsl_weight": 0.0}
-    changes |= {"fsl_form": "binomial", "tagger": False, "start_from_tagger": False}
-    plain = fit(options.model_copy(update=changes), out / TAGGER, None, None)
+    plain = fit(plain_options(options), out / TAGGER, None, None)
     labels = None
     if options.method == "amn":
         maps = CamOptions(accelerator=options.accelerator)
@@ -115,6 +113,11 @@ def train_tags(
         )  # fmt: skip
     start = load_classifier(plain.checkpoint).model if options.start_from_tagger else None
     return fit(options, out, start, labels)
+
+
+def plain_options(options: TagOptions) -> TagOptions:
+    """The same training of a plain class activation map, whatever method and add-ons say."""
+    return TagOptions(**options.model_dump(include=set(PlainTagOptions.model_fields)))
 
 
 def _warn_of_flooding(options: TagOptions, items: TagFolder) -> None:

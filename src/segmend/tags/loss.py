@@ -78,18 +78,22 @@ def similarity_loss(
     done: float,
     form: SimilarityForm | None = None,
 ) -> Tensor:
-    """b FSL, or 0 until its share of the training has come.
+    """b FSL; b is 0 until its share of the training has come, and rises over its warm-up.
 
     `form` as in `similarity_inputs`; None (default) is the options'. Maps of a multinomial form
     that want a background and have none get one whose logits are 0: there sigmoid says one half.
     """
     form = form or options.fsl_form
-    if options.fsl_weight == 0 or done < options.fsl_start:
+    past = done - options.fsl_start
+    if options.fsl_weight == 0 or past < 0:
         return logits.new_zeros((), dtype=torch.float32)
+    risen = min(1.0, past / options.fsl_warm_up) if options.fsl_warm_up else 1.0
     if form == "multinomial" and background is not None and logits.shape[1] == tags.shape[1]:
         logits = F.pad(logits, (0, 0, 0, 0, 1, 0))
     maps = similarity_inputs(logits, tags, background=background, valid=valid, form=form)
     sigma = options.sigma * logits.shape[3] / images.shape[3]
-    return options.fsl_weight * feature_similarity_loss(
-        maps, images, mu=options.mu, sigma=sigma, valid=valid
+    return (
+        risen
+        * options.fsl_weight
+        * feature_similarity_loss(maps, images, mu=options.mu, sigma=sigma, valid=valid)
     )

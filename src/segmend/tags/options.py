@@ -12,14 +12,8 @@ from segmend.tags.gradient_maps import MapKind
 from segmend.tags.network import Method, Pooling
 
 
-class TagOptions(TrainOptions):
-    """Settings of a tag classifier and of its two add-on losses.
-
-    The classifier's own loss is (1 - `isl_weight`) * GAP + `isl_weight` * ISL, to which
-    `fsl_weight` * FSL is added. Defaults are a plain class activation map; where an add-on is
-    switched on, its constants are HFPL's (published code: samples 10, mu 2.5, sigma 5 cells at
-    stride 8, that is 40 pixels).
-    """
+class PlainTagOptions(TrainOptions):
+    """Settings of a plain tag classifier."""
 
     epochs: int = Field(10, ge=1, description="Passes over the training set.")
     crop: int | None = Field(256, ge=32, description="Side of the square crops in pixels.")
@@ -29,15 +23,32 @@ class TagOptions(TrainOptions):
     long_side: tuple[int, int] | None = Field(
         None, description="Longest side after random rescaling; none: as it is."
     )
+    backbone: str = Field("squeezenet1_0", description="Or the name of a timm model.")
+    output_stride: Literal[8, 16] = 8
+    weights: str = Field("bundled", description="Or none, hub (timm downloads), or a file.")
+    pooling: Pooling = Field("mean", description="From a map to a class's score.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PlainTagOptions:
+        if self.long_side is not None and not 32 <= self.long_side[0] <= self.long_side[1]:
+            raise ValueError(f"long_side: want 32 <= low <= high, got {self.long_side}")
+        return self
+
+
+class TagOptions(PlainTagOptions):
+    """Settings of a tag classifier, of the method that trains it, and of two add-on losses.
+
+    The classifier's own loss is (1 - `isl_weight`) * GAP + `isl_weight` * ISL, to which
+    `fsl_weight` * FSL is added. Defaults are a plain class activation map; where an add-on is
+    switched on, its constants are HFPL's (published code: samples 10, mu 2.5, sigma 5 cells at
+    stride 8, that is 40 pixels).
+    """
+
     method: Method = Field("cam", description="How it is trained; see docs/methods/tags.md.")
     method_weight: float | None = Field(
         None, ge=0, description="Of the method's own loss, where it has one; none: as published."
     )
     small_view: float = Field(0.3, gt=0, lt=1, description="SEAM: scale of its second view.")
-    backbone: str = Field("squeezenet1_0", description="Or the name of a timm model.")
-    output_stride: Literal[8, 16] = 8
-    weights: str = Field("bundled", description="Or none, hub (timm downloads), or a file.")
-    pooling: Pooling = Field("mean", description="From a map to a class's score.")
     isl_weight: float = Field(0.0, ge=0, le=1, description="Importance-sampling loss; HFPL: 0.2.")
     isl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before ISL.")
     num_samples: int = Field(10, ge=1, description="Pixels drawn for each class and image.")
@@ -47,6 +58,7 @@ class TagOptions(TrainOptions):
         "binomial", description="HFPL's; competitive: a class counts by its share; multinomial."
     )
     fsl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before FSL.")
+    fsl_warm_up: float = Field(0.0, ge=0, le=1, description="Share over which its weight rises.")
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
     tagger: bool = Field(
@@ -57,9 +69,7 @@ class TagOptions(TrainOptions):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> TagOptions:
-        if self.long_side is not None and not 32 <= self.long_side[0] <= self.long_side[1]:
-            raise ValueError(f"long_side: want 32 <= low <= high, got {self.long_side}")
+    def _has_its_start(self) -> TagOptions:
         if self.start_from_tagger and not self.tagger:
             raise ValueError("start_from_tagger: wants tagger")
         return self
