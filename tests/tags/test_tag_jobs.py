@@ -43,7 +43,7 @@ def test_two_processes_leave_the_network_of_one(items, tmp_path):
 def test_a_plain_network_beside_leaves_the_other_as_it_would_be_alone(items, tmp_path):
     plain = TagOptions(epochs=2, crop=64, output_stride=16, threads=1)
     added = {"isl_weight": 0.2, "isl_start": 0.5, "fsl_weight": 15, "fsl_start": 0.1}
-    added |= {"fsl_form": "competitive", "fsl_warm_up": 0.5, "num_samples": 9}
+    added |= {"fsl_form": "competitive", "fsl_trust": True, "num_samples": 9}
     options = plain.model_copy(update=added)
     weights = {}
     for name, changes in {

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from segmend.tags.activation import similarity_inputs
 from segmend.tags.importance import importance_sampling_loss
-from segmend.tags.loss import cells_inside, similarity_loss, tag_loss
+from segmend.tags.loss import believed_tags, cells_inside, similarity_loss, tag_loss
 from segmend.tags.method_loss import Step, seam_loss
 from segmend.tags.network import build_classifier
 from segmend.tags.options import TagOptions
@@ -68,15 +68,27 @@ def test_an_add_on_waits_for_its_share_of_the_training(batch):
     assert not torch.isclose(early, tag_loss(logits, tags, images, inside, options, done=0.5))
 
 
-@pytest.mark.parametrize(("done", "share"), [(0.1, 0), (0.2, 0), (0.3, 0.25), (0.6, 1), (1, 1)])
-def test_the_weight_of_the_similarity_rises_over_its_warm_up(batch, done, share):
-    logits, tags, images, inside = batch
+@pytest.mark.parametrize("form", ["binomial", "competitive"])
+def test_an_image_counts_as_far_as_its_tags_are_believed(batch, form):
+    logits, _, images, inside = batch
+    tags = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
     valid = cells_inside(inside, (6, 6))
-    given = {"background": 0, "done": done}
-    slow = TagOptions(fsl_weight=5, fsl_start=0.2, fsl_warm_up=0.4)
-    found = similarity_loss(logits, tags, images, valid, slow, **given)
-    whole = similarity_loss(logits, tags, images, valid, TagOptions(fsl_weight=5), **given)
-    torch.testing.assert_close(found, share * whole)
+
+    def loss(trust, rows=slice(None)):
+        options = TagOptions(fsl_weight=5, fsl_form=form, fsl_trust=trust)
+        parts = (each[rows] for each in (logits, tags, images, valid))
+        return similarity_loss(*parts, options, background=0, done=1)
+
+    scores = logits[:, :, :3].mean((2, 3)).sigmoid()
+    trusts = ((scores[0, 0] + scores[0, 2]) / 2, scores[1, 1])
+    alone = [loss(False, slice(n, n + 1)) for n in range(2)]
+    wanted = sum(trust * one for trust, one in zip(trusts, alone, strict=True)) / 2
+    torch.testing.assert_close(loss(True), wanted)
+
+
+def test_nothing_is_believed_of_a_tag_that_is_ruled_out_and_no_tags_are_no_doubt():
+    scores, tags = torch.full((2, 2), -torch.inf), torch.tensor([[1.0, 1], [0, 0]])
+    assert believed_tags(scores, tags).tolist() == [0, 1]
 
 
 def test_two_views_add_up_seam_s_losses_and_the_similarity_of_the_full_view():

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from segmend.tags.activation import SimilarityForm, similarity_inputs
 from segmend.tags.importance import ImportanceSamplingLoss
 from segmend.tags.options import TagOptions
-from segmend.tags.pooling import Pooling
+from segmend.tags.pooling import Pooling, pool_scores
 from segmend.tags.similarity import feature_similarity_loss
 
 
@@ -78,22 +78,32 @@ def similarity_loss(
     done: float,
     form: SimilarityForm | None = None,
 ) -> Tensor:
-    """b FSL; b is 0 until its share of the training has come, and rises over its warm-up.
+    """b FSL, or 0 until its share of the training has come.
 
     `form` as in `similarity_inputs`; None (default) is the options'. Maps of a multinomial form
     that want a background and have none get one whose logits are 0: there sigmoid says one half.
     """
     form = form or options.fsl_form
-    past = done - options.fsl_start
-    if options.fsl_weight == 0 or past < 0:
+    if options.fsl_weight == 0 or done < options.fsl_start:
         return logits.new_zeros((), dtype=torch.float32)
-    risen = min(1.0, past / options.fsl_warm_up) if options.fsl_warm_up else 1.0
     if form == "multinomial" and background is not None and logits.shape[1] == tags.shape[1]:
         logits = F.pad(logits, (0, 0, 0, 0, 1, 0))
     maps = similarity_inputs(logits, tags, background=background, valid=valid, form=form)
+    if options.fsl_trust:
+        scores = pool_scores(logits[:, -tags.shape[1] :].detach(), valid=valid)
+        trust = believed_tags(scores, tags)
+        maps = maps * trust.sqrt()[:, None, None, None]  # the loss is quadratic in the maps
     sigma = options.sigma * logits.shape[3] / images.shape[3]
-    return (
-        risen
-        * options.fsl_weight
-        * feature_similarity_loss(maps, images, mu=options.mu, sigma=sigma, valid=valid)
+    return options.fsl_weight * feature_similarity_loss(
+        maps, images, mu=options.mu, sigma=sigma, valid=valid
     )
+
+
+def believed_tags(scores: Tensor, tags: Tensor) -> Tensor:
+    """(N,): mean probability of each image's tags by scores (N, C); 1 for an image without tags.
+
+    Shaping the maps of classes that a network cannot tell yet may keep it from ever learning them.
+    """
+    present = tags > 0.5
+    sure = (scores.float().sigmoid() * present).sum(1) / present.sum(1).clamp(min=1)
+    return torch.where(present.any(1), sure, torch.ones_like(sure))

@@ -58,7 +58,9 @@ class TagOptions(PlainTagOptions):
         "binomial", description="HFPL's; competitive: a class counts by its share; multinomial."
     )
     fsl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before FSL.")
-    fsl_warm_up: float = Field(0.0, ge=0, le=1, description="Share over which its weight rises.")
+    fsl_trust: bool = Field(
+        False, description="An image's part in FSL is the probability that its tags have by now."
+    )
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
     tagger: bool = Field(
