@@ -63,8 +63,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     )
     control = "ellipse: the control that learns nothing."
     equal = (
-        "Variants are named by `--set`: binomial, multinomial: train.fsl_form, without "
-        "train.fsl_trust; FSL, ISL: train.fsl_weight, train.isl_weight, and where "
+        "Variants are named by `--set`: binomial, multinomial: train.fsl_form; "
+        "FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
         "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained; "
         "to the recipe: to it as it is."
