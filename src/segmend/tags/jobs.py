@@ -72,37 +72,10 @@ def train_tags(
             f"classes: the validation set has {list(val.classes)}, the training set "
             f"{list(items.classes)}"
         )
-
-    def fit(
-        options: TagOptions, out: Path, start: TagClassifier | None, labels: list[Path] | None
-    ) -> TrainResult:
-        seed_everything(options.seed)
-        model = build_classifier(
-            options.backbone,
-            num_classes=items.num_tags,
-            output_stride=options.output_stride,
-            weights=options.weights,
-            method=options.method,
-        )
-        if start is not None:
-            model.load_state_dict(start.state_dict(), strict=False)  # some methods have more parts
-        describe_classifier(out, model.classifier_spec, items.classes, items.background)
-        return train_model(
-            model,
-            TaggedItems(items, labels),
-            None if val is None else TaggedItems(val),
-            options=options,
-            out=out,
-            make_task=partial(TagTask, background=items.background),
-            make_crops=TagCrops,
-            resume=resume,
-            progress=progress,
-            description=f"training: {'tags' if out.name == TAGGER else 'maps'}",
-        )
-
+    fit = partial(_fit_network, items=items, val=val, resume=resume, progress=progress)
     if not options.tagger and options.method != "amn":
-        return fit(options, out, None, None)
-    plain = fit(plain_options(options), out / TAGGER, None, None)
+        return fit(options, out)
+    plain = fit(plain_options(options), out / TAGGER)
     labels = None
     if options.method == "amn":
         maps = CamOptions(accelerator=options.accelerator)
@@ -112,7 +85,44 @@ def train_tags(
             resume=resume, progress=progress,
         )  # fmt: skip
     start = load_classifier(plain.checkpoint).model if options.start_from_tagger else None
-    return fit(options, out, start, labels)
+    return fit(options, out, start=start, labels=labels)
+
+
+def _fit_network(
+    options: TagOptions,
+    out: Path,
+    *,
+    items: TagFolder,
+    val: TagFolder | None,
+    start: TagClassifier | None = None,
+    labels: list[Path] | None = None,
+    resume: bool,
+    progress: bool,
+) -> TrainResult:
+    """Train one network; from the weights of `start` if given, else from its backbone's."""
+    seed_everything(options.seed)
+    model = build_classifier(
+        options.backbone,
+        num_classes=items.num_tags,
+        output_stride=options.output_stride,
+        weights=options.weights,
+        method=options.method,
+    )
+    if start is not None:
+        model.load_state_dict(start.state_dict(), strict=False)  # some methods have more parts
+    describe_classifier(out, model.classifier_spec, items.classes, items.background)
+    return train_model(
+        model,
+        TaggedItems(items, labels),
+        None if val is None else TaggedItems(val),
+        options=options,
+        out=out,
+        make_task=partial(TagTask, background=items.background),
+        make_crops=TagCrops,
+        resume=resume,
+        progress=progress,
+        description=f"training: {'tags' if out.name == TAGGER else 'maps'}",
+    )
 
 
 def plain_options(options: TagOptions) -> TagOptions:
