@@ -63,11 +63,12 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     )
     control = "ellipse: the control that learns nothing."
     equal = (
-        "Variants are named by `--set`: binomial, multinomial: train.fsl_form; "
+        "Variants are named by `--set`: binomial, multinomial, competitive: train.fsl_form; "
+        "trusted, without trust: train.fsl_trust; "
         "FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
         "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained; "
-        "to the recipe: to it as it is."
+        "to the recipe: to it as it is, or to the variant that the last comma follows."
     )
     again = "Every seed has masks of its own, of the training images; segmenters as above."
     for title, step, rows, notes in (
@@ -98,15 +99,18 @@ def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
     """A row a kind of mask: levels, and differences to the plain method.
 
     Of the same variant where there is one, or of its last part: "ISL .2 alone, 30 epochs" is
-    compared with the plain method, 30 epochs.
+    compared with the plain method, 30 epochs. A variant of a variant, "binomial, ISL 0", is
+    compared with that, too, instead of with the recipe.
     """
     base, _, variant = recipe.partition(", ")
     plain = PLAIN.get(base, "")
     alike = (f"{plain}, {part}" for part in (variant, variant.rpartition(", ")[2]))
     against = next((each for each in alike if each in runs), plain)
+    before = recipe.rpartition(", ")[0]
+    changed = before if before in runs else base
     rows = []
     for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
-        rivals = {"to plain": against} | ({"to the recipe": base} if variant else {})
+        rivals = {"to plain": against} | ({"to the recipe": changed} if variant else {})
         known = {title: having(what, runs.get(rival, {})) for title, rival in rivals.items()}
         rows.append(row_of(recipe, what, having(what, runs[recipe]), known))
     return rows
