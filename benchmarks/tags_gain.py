@@ -41,7 +41,7 @@ from segmend.tags.affinity_network import IRNet
 from segmend.tags.background_choice import WALK_POWERS
 from segmend.tags.classifier_files import TAGGER
 from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
-from segmend.tags.jobs import draw_cams, make_masks, train_tags
+from segmend.tags.jobs import draw_cams, make_masks, plain_options, train_tags
 from segmend.tags.options import CamOptions, MaskOptions
 from segmend.tags.pipeline import PipelineOptions
 from tags_tables import PAIRS, RECTIFIED, tables
@@ -78,7 +78,9 @@ def fit(
         plain = out / f"cam-{seed}" / "net"
         if options.train.tagger and not (run / "net" / TAGGER).exists() and plain.exists():
             shutil.copytree(plain, run / "net" / TAGGER)
-        train_tags(options.train, items["train"], run / "net", progress=False)
+        # As a ++ recipe's plain network is trained, whatever add-on `sets` name for the others.
+        training = plain_options(options.train) if recipe == "cam" else options.train
+        train_tags(training, items["train"], run / "net", progress=False)
         found = maps_and_masks(options, items, run)
     for what, scores in found.items():
         print(run.name, what, f"{scores.mean_iou:.3f} {scores.boundary_f:.3f}", flush=True)
