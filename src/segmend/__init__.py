@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segmend import diagnose
     from segmend.context import ContextLabelLearner
     from segmend.diagnose import Diagnosis
-    from segmend.errors import SegmendError
+    from segmend.errors import SegmendError, SegmendWarning
     from segmend.rectify import OutOfCandidateRectification
     from segmend.refine import Refiner
     from segmend.tags import FeatureSimilarityLoss, ImportanceSamplingLoss
@@ -28,6 +28,7 @@ _HOMES = {
     "OutOfCandidateRectification": "segmend.rectify",
     "Refiner": "segmend.refine",
     "SegmendError": "segmend.errors",
+    "SegmendWarning": "segmend.errors",
 }
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "OutOfCandidateRectification",
     "Refiner",
     "SegmendError",
+    "SegmendWarning",
     "__version__",
     "diagnose",
 ]

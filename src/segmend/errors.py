@@ -1,4 +1,4 @@
-"""The one family of errors that a user's input can cause."""
+"""The one family of errors that a user's input can cause, and the one of warnings."""
 
 from __future__ import annotations
 
@@ -8,4 +8,12 @@ class SegmendError(ValueError):
 
     The message says where (file or index), what was found, what was expected and what to do.
     The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class SegmendWarning(UserWarning):
+    """Input that segmend can use, but that is likely to end badly.
+
+    The message says what was found, what that led to where it was measured, and what suits better.
+    The command line prints it as one line on stderr.
     """

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import segmend
 from segmend.cli.main import COMMANDS, GROUPS, Switches, build_app, guarded, load
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, SegmendWarning
 
 WITHOUT_TORCH = """
 import sys
@@ -97,6 +98,25 @@ def test_bad_input_is_one_line_without_a_traceback() -> None:
     result = CliRunner().invoke(one_command(command, Switches()), [])
     assert result.exit_code == 2
     assert result.stderr == "error: a.png: want 3 channels, got 1\n"
+
+
+@pytest.mark.filterwarnings("always")
+def test_a_warning_of_ours_is_one_line_without_its_place_in_the_code() -> None:
+    def command() -> None:
+        warnings.warn("tags.csv: 3 images have no tag", SegmendWarning, stacklevel=2)
+
+    result = CliRunner().invoke(one_command(command, Switches()), [])
+    assert result.exit_code == 0
+    assert result.stderr == "warning: tags.csv: 3 images have no tag\n"
+
+
+def test_warnings_of_others_stay_as_they_are() -> None:
+    def command() -> None:
+        warnings.warn("old", DeprecationWarning, stacklevel=2)
+
+    with pytest.warns(DeprecationWarning, match="old"):
+        result = CliRunner().invoke(one_command(command, Switches()), [])
+    assert result.stderr == ""
 
 
 def test_debug_lets_the_error_through() -> None:

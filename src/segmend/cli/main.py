@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Collection
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import typer
 
 import segmend
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, SegmendWarning
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -100,12 +102,13 @@ class Switches:
 
 
 def guarded(function: Callable[..., Any], switches: Switches) -> Callable[..., Any]:
-    """Turn bad input and Ctrl-C into one line on stderr and an exit status."""
+    """Bad input, Ctrl-C and our warnings become one line on stderr; the first two also a status."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _warnings_on_one_line():
+                return function(*args, **kwargs)
         except SegmendError as error:
             if switches.debug:
                 raise
@@ -119,6 +122,22 @@ def guarded(function: Callable[..., Any], switches: Switches) -> Callable[..., A
             raise typer.Exit(EXIT_INTERRUPTED) from error
 
     return call
+
+
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Our own warnings without the place in the code that they come from; the rest as ever."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_ours(message: Warning | str, *where: Any, **more: Any) -> None:
+            if isinstance(message, SegmendWarning):
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                show(message, *where, **more)
+
+        warnings.showwarning = show_ours
+        yield
 
 
 def load(target: str) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, SegmendWarning
 from segmend.models.single_volume import quick_single_volumes
 
 Weights = dict[str, Tensor]
@@ -189,6 +189,7 @@ def climb_down(
             warnings.warn(
                 f"meta-gradient: {type(network.module).__name__} does not allow {name!r} "
                 f"({reason}); going on with {names[index + 1]!r}",
+                SegmendWarning,
                 stacklevel=4,
             )
             continue

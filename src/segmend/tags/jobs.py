@@ -15,10 +15,11 @@ from segmend.engine.options import pick_device
 from segmend.engine.progress import track
 from segmend.engine.seeds import seed_everything
 from segmend.engine.training import TrainResult, train_model
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, SegmendWarning
 from segmend.tags.affinity_jobs import AffinityOptions, load_affinity, suggest_labels
 from segmend.tags.background_choice import settle_background
 from segmend.tags.cam_files import read_cams, write_cams
+from segmend.tags.class_confusion import warn_of_confused_classes
 from segmend.tags.classifier_files import (
     TAGGER,
     LoadedClassifier,
@@ -137,6 +138,7 @@ def _warn_of_flooding(options: TagOptions, items: TagFolder) -> None:
             f"no background class in the data and fsl_weight {options.fsl_weight:g}: the maps of "
             "an image's classes are likely to flood into each other; fsl_form competitive, or a "
             f"weight of {STUFF_FSL:g}, suits such data better",
+            SegmendWarning,
             stacklevel=3,
         )
 
@@ -152,7 +154,8 @@ def draw_cams(
 ) -> list[Path]:
     """Write an NPZ of activation maps for every image; maps of its tags alone.
 
-    Tags are the data's, or those that a network tells (`options.tags_from`).
+    Tags are the data's, or those that a network tells (`options.tags_from`). Where the run holds
+    two networks and the tags are the data's, warns as in `warn_of_confused_classes`.
 
     Args:
         run: what `train_tags` wrote. Where it holds two networks, the plain one gives the scores.
@@ -170,6 +173,7 @@ def draw_cams(
     teller = None if told is None else _ready(told, items, options.tags_from, device)
     paths = [out / f"{name}.npz" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
+    told_by_maps, told_by_plain, true_tags = [], [], []
     for index in track(todo, description="activation maps", enabled=progress):
         item = items[index]
         image, tags = item["image"].to(device), item["tags"]
@@ -179,10 +183,17 @@ def draw_cams(
             drawer, image, scales=options.scales, flip=options.flip, maps=options.maps, tags=tags
         )
         if scorer is not None:
+            told_by_maps.append(scores.cpu())
             with torch.inference_mode():
                 scores = scorer.read(image[None]).scores[0]
+            told_by_plain.append(scores.cpu())
+            true_tags.append(tags)
         size = (image.shape[1], image.shape[2])
         write_cams(paths[index], maps.cpu(), tags, scores.cpu(), size)
+    if true_tags and teller is None:
+        warn_of_confused_classes(
+            torch.stack(told_by_maps), torch.stack(told_by_plain), torch.stack(true_tags)
+        )
     return paths
 
 
