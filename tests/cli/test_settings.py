@@ -164,6 +164,8 @@ def test_all_problems_are_named_at_once() -> None:
         ("- 1", "want `key: value` lines, got list"),
         ("just text", "want `key: value` lines, got str"),
         ("a: [1", "not valid yaml"),
+        ("epochs: 3\nseed: 1\nepochs: 4", "not valid yaml: 'epochs' is given twice .* line 3"),
+        ("network:\n  width: 3\n  width: 4", "not valid yaml: 'width' is given twice .* line 3"),
         ("network: {width: 0}", "network.width: got 0; Input should be greater than 0"),
     ],
 )

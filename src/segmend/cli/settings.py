@@ -92,7 +92,7 @@ def read_recipe(recipe: Path) -> tuple[Path, Mapping[str, object]]:
             f"the name of a bundled recipe ({names})"
         ) from error
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, _EachKeyOnce)
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SegmendError(f"recipe {path}: not valid {path.suffix[1:]}: {reason}") from error
@@ -103,6 +103,20 @@ def read_recipe(recipe: Path) -> tuple[Path, Mapping[str, object]]:
     if not isinstance(content, dict):
         raise SegmendError(f"recipe {path}: want `key: value` lines, got {type(content).__name__}")
     return path, {str(key): value for key, value in content.items()}
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML's safe loader, which by itself lets the last of two equal keys win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name.value!r} is given twice", name.start_mark
+                )
+            seen.add(str(name.value))
+        return super().construct_mapping(node, deep)
 
 
 def _split_set(text: str) -> tuple[str, object]:
