@@ -14,6 +14,6 @@ class SegmendError(ValueError):
 class SegmendWarning(UserWarning):
     """Input that segmend can use, but that is likely to end badly.
 
-    The message says what was found, what that led to where it was measured, and what suits better.
-    The command line prints it as one line on stderr.
+    The message says what was found and what is done or suits better. The command line prints it as
+    one line on stderr.
     """
