@@ -109,13 +109,14 @@ class _EachKeyOnce(yaml.SafeLoader):
     """YAML's safe loader, which by itself lets the last of two equal keys win without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
         seen = set()
-        for name, _ in node.value:
-            if isinstance(name, yaml.ScalarNode) and name.value in seen:
+        for name in names:
+            if name.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{name.value!r} is given twice", name.start_mark
                 )
-            seen.add(str(name.value))
+            seen.add(name.value)
         return super().construct_mapping(node, deep)
 
 

@@ -24,8 +24,7 @@ ENOUGH_IMAGES = 50
 def warn_of_confused_classes(by_maps: Tensor, by_plain: Tensor, tags: Tensor) -> bool:
     """Warn where the add-on losses kept the network of maps from learning what it should draw.
 
-    Needs no masks: compares how well it and the plain network beside it rank the training images
-    by their tags.
+    Needs no masks: compares how well it and the plain network beside it rank images by their tags.
 
     Args:
         by_maps, by_plain: class scores of the two networks, (N, C). tags: {0, 1}, (N, C).

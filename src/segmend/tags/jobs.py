@@ -173,7 +173,7 @@ def draw_cams(
     teller = None if told is None else _ready(told, items, options.tags_from, device)
     paths = [out / f"{name}.npz" for name in items.names]
     todo = [i for i, path in enumerate(paths) if not (resume and path.exists())]
-    told_by_maps, told_by_plain, true_tags = [], [], []
+    both: list[tuple[torch.Tensor, ...]] = []  # scores of the two networks, and the tags
     for index in track(todo, description="activation maps", enabled=progress):
         item = items[index]
         image, tags = item["image"].to(device), item["tags"]
@@ -183,17 +183,14 @@ def draw_cams(
             drawer, image, scales=options.scales, flip=options.flip, maps=options.maps, tags=tags
         )
         if scorer is not None:
-            told_by_maps.append(scores.cpu())
+            by_maps = scores
             with torch.inference_mode():
                 scores = scorer.read(image[None]).scores[0]
-            told_by_plain.append(scores.cpu())
-            true_tags.append(tags)
+            both.append((by_maps.cpu(), scores.cpu(), tags))
         size = (image.shape[1], image.shape[2])
         write_cams(paths[index], maps.cpu(), tags, scores.cpu(), size)
-    if true_tags and teller is None:
-        warn_of_confused_classes(
-            torch.stack(told_by_maps), torch.stack(told_by_plain), torch.stack(true_tags)
-        )
+    if both and teller is None:
+        warn_of_confused_classes(*map(torch.stack, zip(*both, strict=True)))
     return paths
 
 
