@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 from context_gain import BEST
 from outcome import Cell, write_outcome
 from predicted_pairs import Found, context_pairs, rectify_pairs, refine_pairs
-from segmend.diagnose.recovered import PAIRS, TRUST, Pair
+from segmend.diagnose.recovered import FEW, PAIRS, TRUST, Pair
 from segmend.diagnose.verdict import expected_gain
 
 
@@ -26,14 +26,16 @@ def table(found: list[Found]) -> list[dict[str, Cell]]:
     rows: list[dict[str, Cell]] = []
     for one in found:
         rest = [other.pair for other in found if other.addon == one.addon and other is not one]
-        low, expected, high = expected_gain(one.addon, one.limits, one.trial, pairs=rest)
-        without = expected_gain(one.addon, one.limits, None, pairs=rest)[1]
+        known = {"pairs": rest, "affected": one.pair.affected}
+        low, expected, high = expected_gain(one.addon, one.limits, one.trial, **known)
+        without = expected_gain(one.addon, one.limits, None, **known)[1]
         rows.append(
             {
                 "pair": one.pair.name,
                 "add-on": one.addon,
                 "patch oracle": points(one.patches),
                 "reachable": points(one.pair.reachable),
+                "pixels": points(one.pair.affected),
                 "dry run": points(one.pair.tried),
                 "share alone": points(without),
                 "predicted": points(expected),
@@ -82,7 +84,10 @@ def main() -> None:
         "is best on val. With fewer than three other pairs to learn a share from, a quarter is "
         "predicted.",
         "rectify: mIoU of segmenters with gate, rectification and masking by the gate against "
-        "plain ones on the same pseudo-masks; reachable: with the true tags.",
+        "plain ones on the same pseudo-masks; reachable: with the true tags; pixels: out of "
+        f"candidates on val, in percent. Shares come from pairs on the same side of {FEW:.0%}, a "
+        "limit that was set with the pairs before those of AffinityNet, IRN and SEAM on scenes and "
+        "of the former two on 21 classes in view.",
         "Predicted: the dry run times what the other pairs' dry runs came to; share alone: the "
         "reachable gain times what the other pairs recovered, which is what is left without "
         "images.",
@@ -100,7 +105,13 @@ def main() -> None:
     print(*rows, *notes, sep="\n")
     for one in found:
         pair = one.pair
-        now = Pair(pair.name, round(pair.reachable, 4), round(pair.gained, 4), rounded(pair.tried))
+        now = Pair(
+            pair.name,
+            round(pair.reachable, 4),
+            round(pair.gained, 4),
+            rounded(pair.tried),
+            rounded(pair.affected),
+        )
         if now not in PAIRS[one.addon]:
             print(f"segmend/diagnose/recovered.py is out of date; of {one.addon} it wants {now}")
     if options.out is not None:

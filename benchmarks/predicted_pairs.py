@@ -18,7 +18,7 @@ from torch import Tensor
 from context_gain import BEST, RECORDS
 from context_sets import SETS, Item
 from records import FOLDER, SUFFIX, read_record
-from rectify_bed import mean_iou_of
+from rectify_bed import mean_iou_of, rate_of
 from rectify_gain import difference
 from segmend.context.evaluation import GRID, margin
 from segmend.context.inference import image_logits
@@ -124,9 +124,10 @@ def rectify_pairs() -> Iterator[Found]:
     """
     for kind in sorted(FOLDER.glob("tags_gain_*")):
         for recipe, seeds in segmenters(kind).items():
-            promised, gained = [], []
+            promised, gained, rates = [], [], []
             for plain, rectified in seeds:
                 val = plain["val"]
+                rates.append(rate_of(val["plain"]["oc"]) / 100)
                 gain = difference(*(val[way]["region"][None] for way in ("plain", "true")))
                 promised.append((gain.low, gain.difference, gain.high))
                 before, after = plain["test"]["plain"], rectified["test"]["own, keep"]
@@ -135,7 +136,7 @@ def rectify_pairs() -> Iterator[Found]:
             name = f"{kind.name.removeprefix('tags_gain_')}, masks of {recipe}"
             yield Found(
                 addon="rectify",
-                pair=Pair(name, reachable=middle, gained=mean(gained)),
+                pair=Pair(name, middle, mean(gained), affected=mean(rates)),
                 limits=(max(0.0, low), middle, high),
                 fits=len(gained),
             )

@@ -104,6 +104,29 @@ def test_score_and_gain_are_those_of_the_metric() -> None:
     assert reached == pytest.approx(best, abs=2e-3)
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_pixels_of_impossible_classes_are_counted(told: bool) -> None:
+    probs, target = noise(4)
+    target[:2] = torch.where(target[:2] == 3, 0, target[:2])
+    target[3] = torch.where(target[3] == 1, 2, target[3])
+    shown = [{0, *t[t != 255].tolist()} for t in target]
+    candidates = None
+    if told:  # wider than what is shown: fewer pixels are impossible
+        shown[0] = {0, 1, 2, 3}
+        candidates = torch.tensor([[c in classes for c in range(4)] for classes in shown])
+    found = measure(TensorCases(probs, target, candidates=candidates), options=QUICK)
+    valid = target != 255
+    wrong = sum(
+        int(v) and int(p) not in classes
+        for each, ok, classes in zip(probs.argmax(1), valid, shown, strict=True)
+        for p, v in zip(each.flatten(), ok.flatten(), strict=True)
+    )
+    affected = {fix.key: fix.affected for fix in found.fixes}
+    assert affected.pop("candidates") == pytest.approx(wrong / int(valid.sum()))
+    assert wrong > 100
+    assert set(affected.values()) == {None}
+
+
 def test_volumes() -> None:
     probs, target = noise(2, (12, 10, 8))
     found = measure(TensorCases(probs, target), options=QUICK)

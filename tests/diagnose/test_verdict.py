@@ -188,19 +188,24 @@ def test_more_chance_never_makes_a_verdict_surer(found: Diagnosis, more: float) 
             st.floats(0.01, 0.5),
             st.floats(-0.1, 0.2),
             st.none() | st.floats(-0.1, 0.2),
+            st.none() | st.floats(0.0, 0.2),
         ),
         max_size=8,
     ),
     st.tuples(*[st.floats(0.0, 0.5)] * 3).map(sorted),
     st.none()
     | st.tuples(*[st.floats(-0.2, 0.3)] * 3).map(sorted).map(lambda v: DryRun(v[1], v[0], v[2], 9)),
+    st.none() | st.floats(0.0, 0.2),
 )
 def test_expected_gains_are_ordered_whatever_was_measured(
-    pairs: list[Pair], limits: list[float], trial: DryRun | None
+    pairs: list[Pair], limits: list[float], trial: DryRun | None, affected: float | None
 ) -> None:
-    for share in (share_of_oracle("refine", pairs), share_of_trial("refine", pairs)):
+    of_oracle = share_of_oracle("refine", pairs, affected=affected)
+    for share in (of_oracle, share_of_trial("refine", pairs)):
         assert 0 <= share.low <= share.expected <= share.high <= 1
-    low, expected, high = expected_gain("refine", tuple(limits), trial, pairs=pairs)
+    low, expected, high = expected_gain(
+        "refine", tuple(limits), trial, pairs=pairs, affected=affected
+    )
     assert 0 <= low <= expected <= high
     assert expected <= limits[1]
 
@@ -213,6 +218,29 @@ def test_shares_by_hand() -> None:
         pytest.approx(2 / 3), 1.0, 1.0, share_of_trial("refine", pairs).source
     )
     assert share_of_oracle("refine", pairs[:2]).source == "fewer than three benchmarks"
+
+
+def test_pairs_count_that_are_alike_in_pixels() -> None:
+    pairs = [Pair(str(n), 0.1, 0.01 * n, affected=0.01 * n) for n in range(1, 7)]
+    assert share_of_oracle("rectify", pairs).expected == pytest.approx(0.35)
+    assert share_of_oracle("rectify", pairs, affected=0.2).expected == pytest.approx(0.45)
+    few = share_of_oracle("rectify", pairs, affected=0.029)
+    assert few.source == "fewer than three benchmarks"  # 0.01 and 0.02, but 0.03 is no longer few
+    both = [*pairs, Pair("unknown", 0.1, 0.0)]
+    assert share_of_oracle("rectify", both, affected=0.01).expected == pytest.approx(0.1)
+
+
+def test_where_few_pixels_are_impossible_rectification_is_promised_nothing() -> None:
+    few, many = (
+        judge(diagnosis(0.6, replace(fix("candidates", 0.05), affected=share))).recommendations[0]
+        for share in (0.012, 0.08)
+    )
+    assert few.expected == 0.0
+    assert many.expected > 0.01
+    assert few.reachable == many.reachable
+    assert "about 1.2% of the pixels" in few.why
+    assert "with less than 3%" in few.why
+    assert "with more than 3%" in many.why
 
 
 def test_a_trial_that_gains_nothing_promises_nothing() -> None:

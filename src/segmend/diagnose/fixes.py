@@ -70,8 +70,19 @@ def measured(
         chance=mended.chance,
         explanation=text.explanation,
         value=mended.value,
+        affected=changed_share(mended) if mended.key == "candidates" else None,
     )
     return Measured(fix, gain.images if len(gain.images) == num_images else None)
+
+
+def changed_share(mended: Mended) -> float:
+    """Share of all pixels that get another class, where no class of an image both loses and wins.
+
+    So it is with candidates: the others lose all their pixels to them.
+    """
+    before, after = (counts[..., :2].sum(-1) for counts in (mended.base, mended.counts))
+    pixels = int(mended.base[..., ::2].sum())  # true positives and false negatives: each pixel once
+    return float(np.maximum(before - after, 0).sum() / max(1, pixels))
 
 
 def mended_by_tally(tally: Tally, options: DiagnoseOptions) -> Iterator[Mended]:

@@ -57,6 +57,7 @@ class Fix:
         explanation: one sentence: what was mended, and how.
         value: what was chosen for all images: the threshold of "threshold-global", the logit to
             add to each class of "offset-class"; empty for all other fixes.
+        affected: of "candidates" the share of all pixels that it changes; None for other fixes.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Fix:
     chance: float | None = None
     explanation: str = ""
     value: tuple[float, ...] = ()
+    affected: float | None = None
 
 
 @dataclass(frozen=True)

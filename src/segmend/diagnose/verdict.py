@@ -9,7 +9,14 @@ from pathlib import Path, PurePosixPath
 from segmend.diagnose.advice import advice_on
 from segmend.diagnose.attribution import Cause, attribute
 from segmend.diagnose.dry_run import DryRun, guided_dry_run
-from segmend.diagnose.recovered import UNKNOWN, Pair, Recovered, share_of_oracle, share_of_trial
+from segmend.diagnose.recovered import (
+    FEW,
+    UNKNOWN,
+    Pair,
+    Recovered,
+    share_of_oracle,
+    share_of_trial,
+)
 from segmend.diagnose.report.words import points
 from segmend.diagnose.result import Addon, Diagnosis, Fix, Recommendation, Verdict
 
@@ -130,7 +137,9 @@ def _recommend(diagnosis: Diagnosis, addon: Addon) -> Recommendation | None:
     if reachable < WORTH or low <= 0:
         return None
     trial = _tried(diagnosis) if addon == "refine" else None
-    limits = expected_gain(addon, (low, reachable, high), trial)
+    affected = next((f.affected for f in diagnosis.fixes if f.addon == addon), None)
+    limits = expected_gain(addon, (low, reachable, high), trial, affected=affected)
+    share = share_of_oracle(addon, affected=affected)
     return Recommendation(
         addon=addon,
         title=_TITLES[addon],
@@ -139,8 +148,8 @@ def _recommend(diagnosis: Diagnosis, addon: Addon) -> Recommendation | None:
         expected=limits[1],
         high=limits[2],
         command=command_for(addon, diagnosis),
-        why=_why(addon, reachable, trial),
-        measured=trial is not None or share_of_oracle(addon).source != UNKNOWN.source,
+        why=_why(addon, reachable, share, affected, trial),
+        measured=trial is not None or share.source != UNKNOWN.source,
     )
 
 
@@ -150,6 +159,7 @@ def expected_gain(
     trial: DryRun | None,
     *,
     pairs: Sequence[Pair] | None = None,
+    affected: float | None = None,
 ) -> tuple[float, float, float]:
     """Low, expected and high gain in score, in this order, not below 0 nor above `reachable[1]`.
 
@@ -159,8 +169,9 @@ def expected_gain(
     Args:
         reachable: low, middle and high, as of `reachable_gain`.
         pairs: instead of all that was measured, for leaving one out.
+        affected: share of the pixels that the oracle changes, as for `share_of_oracle`.
     """
-    of_oracle = share_of_oracle(addon, pairs)
+    of_oracle = share_of_oracle(addon, pairs, affected=affected)
     if trial is None:
         low, expected = of_oracle.low * reachable[0], of_oracle.expected * reachable[1]
         high = min(of_oracle.high * reachable[2], reachable[1])
@@ -192,13 +203,22 @@ def _tried(diagnosis: Diagnosis) -> DryRun | None:
     return guided_dry_run(diagnosis.cases, threshold=diagnosis.setting.threshold)
 
 
-def _why(addon: Addon, reachable: float, trial: DryRun | None) -> str:
+def _why(
+    addon: Addon,
+    reachable: float,
+    share: Recovered,
+    affected: float | None,
+    trial: DryRun | None,
+) -> str:
     text = f"It aims at {_AIMS[addon]}: at most {_points(reachable)} to gain, beyond chance."
-    share = share_of_oracle(addon)
+    source = share.source
+    if affected is not None:
+        text += f" It is about {affected:.1%} of the pixels."
+        source += f" with {'less' if affected < FEW else 'more'} than {FEW:.0%}"
     if share.source == UNKNOWN.source:
-        text += f" How much of it comes back is not known: {share.source}."
+        text += f" How much of it comes back is not known: {source}."
     else:
-        text += f" Our benchmarks recovered {share.expected:.0%} of it ({share.source})."
+        text += f" Our benchmarks recovered {share.expected:.0%} of it ({source})."
     if trial is None:
         return text
     return (
