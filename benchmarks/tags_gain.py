@@ -18,7 +18,8 @@ rectification, on the test-bed `rectify_bed.py`, all from the plain classifier o
 and scores `test`. A network that several recipes have in common is trained once a seed: the `++`
 recipes' tagger is the plain network, and AffinityNet and IRN go on from the plain maps. Beside them
 stands a control that learns nothing: a centred ellipse of the size that suits `val` best, in the
-class of each image's first tag.
+class of each image's first tag. `--recipes truth` has the true masks in place of pseudo-masks: what
+the segmenters of this test-bed could reach at all.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ from tags_tables import PAIRS, RECTIFIED, tables
 MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
 """Recipe -> the one whose maps it starts from; it has the same section `train`."""
 
+TRUTH = "truth"
+"""Named like a recipe: the masks that every recipe is after."""
+
 SPLITS = ("val", "train", "test")
 CONSTANTS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35)
 """Backgrounds tried on val for masks that are not cut at the maps' own."""
@@ -70,6 +74,10 @@ def fit(
     if record_of(run).exists() and (not needed or (run / "masks").exists()):
         return
     items = {split: TagFolder(data, split=split, labels=labels) for split in SPLITS}
+    if recipe == TRUTH:
+        found = {"masks, train": true_masks(items["train"], run / "masks")}
+        keep(run, found)
+        return
     options = resolve_run(Path(recipe), sets, epochs=None, seed=seed)
     if recipe in MAPS_OF:
         fit(data, labels, out, MAPS_OF[recipe], seed, sets, needed=True)
@@ -84,7 +92,8 @@ def fit(
         found = maps_and_masks(options, items, run)
     for what, scores in found.items():
         print(run.name, what, f"{scores.mean_iou:.3f} {scores.boundary_f:.3f}", flush=True)
-    keep(run, found)
+    if not record_of(run).exists():  # else segmenters have been counted on the masks of that run
+        keep(run, found)
 
 
 def maps_and_masks(
@@ -103,6 +112,13 @@ def maps_and_masks(
         print(run.name, split, f"{scores.mean_iou:.3f} {scores.tag_map:.3f}", flush=True)
     found["masks, train"] = tuned_masks(options.masks, run / "cams", items, run, None)
     return found
+
+
+def true_masks(items: TagFolder, out: Path) -> TagScores:
+    """The labels themselves, as files of pseudo-masks."""
+    for index, name in enumerate(items.names):
+        write_mask(out / f"{name}.png", items.target(index), encoding="palette")
+    return evaluate_masks(out, items, progress=False)
 
 
 def walked_masks(
