@@ -59,12 +59,14 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
         "boundary F: over object classes (HFPL's protocol, absent classes left out).",
         "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
-        "over seeds.",
+        "over seeds. Seeds were trained on machines with bfloat16 in hardware, in it, and without, "
+        "in float32; a difference is of one precision, but to variants in the ablation.",
     )
     control = "ellipse: the control that learns nothing."
     equal = (
         "Variants are named by `--set`: binomial, multinomial, competitive: train.fsl_form; "
-        "trusted, without trust: train.fsl_trust; "
+        "with trust, without trust: train.fsl_trust; all trusted: so for images of one tag, too, "
+        "which was tried before and is no option any more; "
         "FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
         "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained; "

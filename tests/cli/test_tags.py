@@ -177,7 +177,7 @@ def test_every_method_has_a_recipe_and_one_with_the_losses_alone_added(name):
     assert plain.train.method == METHODS[name]
     assert plain.train.fsl_weight == plain.train.isl_weight == 0
     assert boosted.train.fsl_weight > 0
-    added = {"isl_weight", "fsl_weight", "fsl_form", "tagger"}
+    added = {"isl_weight", "fsl_weight", "fsl_form", "fsl_trust", "tagger"}
     assert boosted.train.model_dump(exclude=added) == plain.train.model_dump(exclude=added)
     assert boosted.model_copy(update={"train": plain.train}) == plain
 

@@ -69,7 +69,7 @@ def test_an_add_on_waits_for_its_share_of_the_training(batch):
 
 
 @pytest.mark.parametrize("form", ["binomial", "competitive"])
-def test_an_image_counts_as_far_as_its_tags_are_believed(batch, form):
+def test_an_image_of_several_tags_counts_as_far_as_they_are_believed(batch, form):
     logits, _, images, inside = batch
     tags = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
     valid = cells_inside(inside, (6, 6))
@@ -80,15 +80,15 @@ def test_an_image_counts_as_far_as_its_tags_are_believed(batch, form):
         return similarity_loss(*parts, options, background=0, done=1)
 
     scores = logits[:, :, :3].mean((2, 3)).sigmoid()
-    trusts = ((scores[0, 0] + scores[0, 2]) / 2, scores[1, 1])
+    trusts = ((scores[0, 0] + scores[0, 2]) / 2, 1.0)  # one tag alone has none to be taken for
     alone = [loss(False, slice(n, n + 1)) for n in range(2)]
     wanted = sum(trust * one for trust, one in zip(trusts, alone, strict=True)) / 2
     torch.testing.assert_close(loss(True), wanted)
 
 
-def test_nothing_is_believed_of_a_tag_that_is_ruled_out_and_no_tags_are_no_doubt():
-    scores, tags = torch.full((2, 2), -torch.inf), torch.tensor([[1.0, 1], [0, 0]])
-    assert believed_tags(scores, tags).tolist() == [0, 1]
+def test_nothing_is_believed_of_tags_that_are_ruled_out_and_fewer_than_two_are_no_doubt():
+    scores, tags = torch.full((3, 2), -torch.inf), torch.tensor([[1.0, 1], [0, 0], [0, 1]])
+    assert believed_tags(scores, tags).tolist() == [0, 1, 1]
 
 
 def test_two_views_add_up_seam_s_losses_and_the_similarity_of_the_full_view():

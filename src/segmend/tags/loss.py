@@ -100,10 +100,12 @@ def similarity_loss(
 
 
 def believed_tags(scores: Tensor, tags: Tensor) -> Tensor:
-    """(N,): mean probability of each image's tags by scores (N, C); 1 for an image without tags.
+    """(N,): mean probability of an image's tags by scores (N, C); 1 where it has fewer than two.
 
-    Shaping the maps of classes that a network cannot tell yet may keep it from ever learning them.
+    Shaping the maps of classes that a network cannot tell yet may keep it from ever learning to
+    tell them; the map of a class that is alone in its image need only be the object's shape.
     """
     present = tags > 0.5
-    sure = (scores.float().sigmoid() * present).sum(1) / present.sum(1).clamp(min=1)
-    return torch.where(present.any(1), sure, torch.ones_like(sure))
+    count = present.sum(1)
+    sure = (scores.float().sigmoid() * present).sum(1) / count.clamp(min=1)
+    return torch.where(count > 1, sure, torch.ones_like(sure))

@@ -59,7 +59,7 @@ class TagOptions(PlainTagOptions):
     )
     fsl_start: float = Field(0.0, ge=0, lt=1, description="Share of the training before FSL.")
     fsl_trust: bool = Field(
-        False, description="An image's part in FSL is the probability that its tags have by now."
+        False, description="An image of several tags counts in FSL by their probability by now."
     )
     mu: float = Field(2.5, description="Where a colour difference turns from like to unlike.")
     sigma: float = Field(40.0, gt=0, description="Reach of the similarity in input pixels.")
