@@ -119,11 +119,14 @@ def main() -> None:
 
 
 def kept_rows(out: Path | None, found: set[str]) -> list[dict[str, Cell]]:
-    """Rows of the file that is to be written whose runs are not here any more."""
+    """Rows of the file that is to be written whose runs are not here any more.
+
+    Those of rectification come from records, which are all here.
+    """
     if out is None or not out.exists():
         return []
     rows: list[dict[str, Cell]] = json.loads(out.read_text("utf-8"))["rows"]
-    return [row for row in rows if row["pair"] not in found]
+    return [row for row in rows if row["pair"] not in found and row["add-on"] != "rectify"]
 
 
 def rounded(value: float | None) -> float | None:
