@@ -92,8 +92,7 @@ def fit(
         found = maps_and_masks(options, items, run)
     for what, scores in found.items():
         print(run.name, what, f"{scores.mean_iou:.3f} {scores.boundary_f:.3f}", flush=True)
-    if not record_of(run).exists():  # else segmenters have been counted on the masks of that run
-        keep(run, found)
+    keep(run, found)
 
 
 def maps_and_masks(
@@ -222,7 +221,9 @@ def record_of(run: Path) -> Path:
 
 
 def keep(run: Path, found: dict[str, TagScores]) -> None:
-    """Counts and figures of a run, in one file."""
+    """Counts and figures of a run, in one file, once: segmenters have its masks."""
+    if record_of(run).exists():
+        return
     content = {
         name: {"region": s.region, "boundary": s.boundary, **s.summary()}
         for name, s in found.items()

@@ -60,7 +60,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "boundary F: over object classes (HFPL's protocol, absent classes left out).",
         "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
         "over seeds. Seeds were trained on machines with bfloat16 in hardware, in it, and without, "
-        "in float32; a difference is of one precision, but to variants in the ablation.",
+        "in float32; a difference is of one precision, but to variants in the ablation and for "
+        "seed 0 of cam++ on scenes.",
     )
     control = "ellipse: the control that learns nothing."
     equal = (
