@@ -1,6 +1,7 @@
 """Against mean field with full kernel matrices in NumPy; what holds for any CRF; arguments."""
 
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmend.errors import SegmendError
-from segmend.tags.dense_crf import CRF_SETTINGS, CrfSettings, dense_crf, dense_crf_from_labels
+from segmend.tags.dense_crf import (
+    CRF_SETTINGS,
+    CrfName,
+    CrfSettings,
+    dense_crf,
+    dense_crf_from_labels,
+)
 
 HEIGHT, WIDTH = 9, 8
 
@@ -129,7 +136,9 @@ def test_published_settings():
         "confident-labels": (3, 3, 50, 5, 10, 10),
         "final-hfpl": (3, 3, 32, 13, 10, 1),
         "final-mctformer": (4, 3, 83, 5, 3, 10),
+        "narrow": (3, 3, 32, 13, 10, 10),  # ours
     }
+    assert set(table) == set(get_args(CrfName))
     assert CRF_SETTINGS["confident-labels"].label_confidence == 0.7
 
 

@@ -13,7 +13,7 @@ from segmend.cli.settings import read_recipe, resolve
 from segmend.cli.tag_recipes import has_sections
 from segmend.rectify.decoders import DEEPLABS
 from segmend.rectify.options import RectifyOptions, RectifyPredictOptions
-from segmend.tags.dense_crf import CRF_SETTINGS
+from segmend.tags.dense_crf import CrfName
 from segmend.tags.options import TagOptions
 from segmend.tags.pipeline import PipelineOptions
 
@@ -32,17 +32,11 @@ class SegmenterOptions(RectifyOptions):
 class SegmenterPredictOptions(RectifyPredictOptions):
     """Settings of the segmenter's predictions."""
 
-    crf: str = Field("none", description=f"Dense CRF in the end: {', '.join(CRF_SETTINGS)}.")
+    crf: Literal["none"] | CrfName = Field("none", description="Dense CRF in the end.")
     tags_from: Literal["gate", "classifier"] = Field(
         "gate", description="Who tells the tags to mask by, where `masking` asks for it."
     )
     train: bool = Field(True, description="Also the training images, where they can be scored.")
-
-    @model_validator(mode="after")
-    def _known(self) -> SegmenterPredictOptions:
-        if self.crf != "none" and self.crf not in CRF_SETTINGS:
-            raise ValueError(f"crf: want none or one of {', '.join(CRF_SETTINGS)}, got {self.crf}")
-        return self
 
 
 class RunOptions(PipelineOptions):

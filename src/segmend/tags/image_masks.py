@@ -68,6 +68,7 @@ def masks_of(
             background=score,
             normalise=normalise,
             refine=None if options.refine == "none" else options.refine,
+            crf=options.crf,
             min_confidence=options.confidence,
             need_agreement=options.need_agreement,
         )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segmend.engine.options import TrainOptions
 from segmend.tags.activation import Normalisation, SimilarityForm
+from segmend.tags.dense_crf import CrfName
 from segmend.tags.gradient_maps import MapKind
 from segmend.tags.network import Method, Pooling
 
@@ -119,6 +120,7 @@ class MaskOptions(BaseModel):
     walk_beta: float = Field(8.0, gt=0, description="Exponent of affinities; IRN: 10.")
     walk_steps: int = Field(256, ge=0, description="2**8 in AffinityNet and IRN, 2**6 in SEAM.")
     refine: Literal["crf", "pamr", "none"] = "crf"
+    crf: CrfName = Field("affinity-labels", description="Settings of the dense CRF.")
     confidence: float = Field(0.0, ge=0, lt=1, description="Below it a pixel is ignored.")
     need_agreement: bool = Field(False, description="Ignore pixels that the refinement changed.")
     write_confidence: bool = Field(False, description="Also 16-bit maps of the posterior.")
