@@ -24,6 +24,10 @@ PAIRS = {
 
 PLAIN = {plus: plain for plain, plus in PAIRS.items()}
 
+PUBLISHED = "_published"
+"""Ends the name of a set's records whose masks were refined as published: maps by the dense CRF
+`affinity-labels`, scores of a walk not at all."""
+
 RECTIFIED = ("gate + any every 1", "gate + foreground every 1")
 """Variant of `rectify_gain.py` for data without and with a background class."""
 
@@ -42,9 +46,10 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         command += f" --name {options.name} --epochs {options.epochs}"
     if options.sets:
         command += f" --set {' '.join(options.sets)}"
-    runs = collect_runs(out)
-    whole = [row for recipe in runs if "," not in recipe for row in rows_for(recipe, runs)]
-    parts = [row for recipe in runs if "," in recipe for row in rows_for(recipe, runs)]
+    runs, published = collect_runs(out), collect_runs(out.with_name(out.name + PUBLISHED))
+    rated = {recipe: rows_for(recipe, runs, published.get(recipe, {})) for recipe in runs}
+    whole = [row for recipe, found in rated.items() if "," not in recipe for row in found]
+    parts = [row for recipe, found in rated.items() if "," in recipe for row in found]
     kept = {
         recipe: collect(out.glob(f"{recipe}-[0-9]/*{SUFFIX}"), options.labels) for recipe in runs
     }
@@ -55,7 +60,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     ]
     said = (
         "maps: activation maps of the true tags at the constant that is best on val; masks: after "
-        "the dense CRF or the walk, of the training images, background score the best on val; "
+        "walk and dense CRF, of the training images, background score the best on val; "
         "segmenter: trained on these masks (see benchmarks/rectify_bed.py). "
         "boundary F: over object classes (HFPL's protocol, absent classes left out).",
         "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
@@ -98,12 +103,13 @@ def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
     return signed(difference(*pair))
 
 
-def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
+def rows_for(recipe: str, runs: dict[str, Any], published: dict[int, Any]) -> list[dict[str, Cell]]:
     """A row a kind of mask: levels, and differences to the plain method.
 
     Of the same variant where there is one, or of its last part: "ISL .2 alone, 30 epochs" is
     compared with the plain method, 30 epochs. A variant of a variant, "binomial, ISL 0", is
-    compared with that, too, instead of with the recipe.
+    compared with that, too, instead of with the recipe. Masks and what learns from them are also
+    compared with the same recipe's of the `published` refinement.
     """
     base, _, variant = recipe.partition(", ")
     plain = PLAIN.get(base, "")
@@ -115,6 +121,9 @@ def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
     for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
         rivals = {"to plain": against} | ({"to the recipe": changed} if variant else {})
         known = {title: having(what, runs.get(rival, {})) for title, rival in rivals.items()}
+        if published:
+            refined = not what.startswith("maps")
+            known["to published refinement"] = having(what, published) if refined else {}
         rows.append(row_of(recipe, what, having(what, runs[recipe]), known))
     return rows
 

@@ -137,6 +137,7 @@ def test_published_settings():
         "final-hfpl": (3, 3, 32, 13, 10, 1),
         "final-mctformer": (4, 3, 83, 5, 3, 10),
         "narrow": (3, 3, 32, 13, 10, 10),  # ours
+        "walked": (3, 3, 20, 13, 10, 10),
     }
     assert set(table) == set(get_args(CrfName))
     assert CRF_SETTINGS["confident-labels"].label_confidence == 0.7

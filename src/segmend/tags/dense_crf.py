@@ -44,7 +44,9 @@ class CrfSettings:
     label_confidence: float = 0.7
 
 
-CrfName = Literal["affinity-labels", "confident-labels", "final-hfpl", "final-mctformer", "narrow"]
+CrfName = Literal[
+    "affinity-labels", "confident-labels", "final-hfpl", "final-mctformer", "narrow", "walked"
+]
 
 CRF_SETTINGS: dict[str, CrfSettings] = {
     "affinity-labels": CrfSettings(),
@@ -54,11 +56,12 @@ CRF_SETTINGS: dict[str, CrfSettings] = {
         smooth_width=4, colour_width=83, colour_range=5, colour_weight=3
     ),
     "narrow": CrfSettings(colour_width=32),
+    "walked": CrfSettings(colour_width=20),
 }
 """Published: of the labels for AffinityNet (PSA, SEAM, HFPL), of IRN's confident labels (from hard
-labels), and of segmentation networks' probabilities in HFPL and MCTformer. Ours: "narrow", the
-first with the reach of HFPL's last, for maps that have spread already, by a walk or SEAM: on photos
-of 320 pixels the first takes away from these what it gives to their outlines."""
+labels), and of segmentation networks' probabilities in HFPL and MCTformer. Ours: the first with a
+shorter reach, "narrow" for maps and "walked" for scores that a walk has spread. On photos of 320
+pixels the first spoils what SEAM or a walk has found, and gives plain maps less."""
 
 
 def dense_crf(
