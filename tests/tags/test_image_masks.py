@@ -5,6 +5,7 @@ import torch
 
 from segmend.tags.affinity_jobs import AffinitySpec, build_affinity
 from segmend.tags.cam_files import CamFile
+from segmend.tags.dense_crf import CRF_SETTINGS, dense_crf
 from segmend.tags.image_masks import mask_of, masks_of
 from segmend.tags.options import MaskOptions
 
@@ -34,3 +35,25 @@ def test_settings_tried_together_give_what_each_gives_alone(method, background):
         torch.testing.assert_close(found.confidence, alone.confidence)
         shares.append(float((found.labels == 0).float().mean()))
     assert background is None or len(set(shares)) > 1
+
+
+@pytest.mark.parametrize("name", CRF_SETTINGS)
+def test_the_crf_is_the_one_that_the_settings_name(name):
+    torch.manual_seed(1)
+    maps, image = torch.rand(1, 21, 26), torch.rand(3, 21, 26)
+    options = MaskOptions(crf=name, constant=0.4, normalisation="max")
+    found = mask_of(options, CamFile(maps, torch.tensor([1]), torch.zeros(2), (21, 26)), image,
+                    background=0)  # fmt: skip
+    scores = torch.cat([torch.full_like(maps, 0.4), maps / maps.max()])
+    sure = {
+        key: dense_crf(scores, image, settings=CRF_SETTINGS[key]).amax(0) for key in CRF_SETTINGS
+    }
+    # Mean field magnifies the last digit of the scores, but not as far as other settings are away.
+    apart = {key: float((found.confidence - sure[key]).abs().max()) for key in CRF_SETTINGS}
+    assert apart.pop(name) < 0.01
+    assert min(apart.values()) > 0.05
+
+
+def test_an_unknown_crf_is_refused_before_any_image():
+    with pytest.raises(ValueError, match=r"crf[\s\S]*'walked'"):
+        MaskOptions(crf="wide")
