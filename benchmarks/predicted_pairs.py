@@ -29,7 +29,7 @@ from segmend.diagnose.reading import TensorCases
 from segmend.diagnose.recovered import Pair
 from segmend.diagnose.result import Addon
 from segmend.diagnose.verdict import reachable_gain
-from tags_tables import RECTIFIED
+from tags_tables import PUBLISHED, RECTIFIED
 
 GATED, OPEN = "bias field with guide, gated", "bias field with guide, always on"
 TUNED = "base, threshold tuned"
@@ -133,7 +133,9 @@ def rectify_pairs() -> Iterator[Found]:
                 before, after = plain["test"]["plain"], rectified["test"]["own, keep"]
                 gained.append(mean_iou_of(after) - mean_iou_of(before))
             low, middle, high = (mean(values) for values in zip(*promised, strict=True))
-            name = f"{kind.name.removeprefix('tags_gain_')}, masks of {recipe}"
+            data = kind.name.removeprefix("tags_gain_")
+            masks = "published masks" if data.endswith(PUBLISHED) else "masks"
+            name = f"{data.removesuffix(PUBLISHED)}, {masks} of {recipe}"
             yield Found(
                 addon="rectify",
                 pair=Pair(name, middle, mean(gained), affected=mean(rates)),

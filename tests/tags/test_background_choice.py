@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segmend import SegmendError
 from segmend.data.images import write_image
 from segmend.data.masks import read_mask
 from segmend.data.tags import TagFolder
+from segmend.errors import SegmendError, SegmendWarning
 from segmend.tags.affinity_jobs import AffinityOptions, label_backgrounds, suggest_labels
 from segmend.tags.background_choice import (
     CONSTANTS,
@@ -115,6 +115,14 @@ def test_the_constant_at_the_objects_outline_is_found(tmp_path, constant):
     told = json.loads((tmp_path / "background.json").read_text())["information"]
     assert [float(value) for value in told] == list(CONSTANTS)
     assert max(told, key=told.get) == str(constant)
+
+
+def test_masks_of_one_label_whatever_the_score_are_warned_of(tmp_path):
+    items = disks(tmp_path, fall=0.0)
+    options = MaskOptions(refine="none", normalisation="max")
+    with pytest.warns(SegmendWarning, match="each mask is all of one label"):
+        settle_background(options, tmp_path / "cams", items, tmp_path, progress=False)
+    assert not any(json.loads((tmp_path / "background.json").read_text())["information"].values())
 
 
 def test_a_given_score_is_left_and_one_chosen_before_is_taken(tmp_path):

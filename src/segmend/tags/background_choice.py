@@ -14,6 +14,7 @@ of the best score (seven sets of maps, draws of 64 images), without them 1.6 to 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from torch import Tensor
 from segmend.data.files import write_json
 from segmend.data.tags import TagFolder
 from segmend.engine.progress import track
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, SegmendWarning
 from segmend.tags.affinity_network import AffinityNet, IRNet
 from segmend.tags.cam_files import read_cams
 from segmend.tags.image_masks import masks_of
@@ -40,6 +41,8 @@ IMAGES = 64
 """Images that are looked at, spread over the set."""
 SAMPLE = 2000
 """Pixels of an image that its colours are found from."""
+ROUNDING = 1e-12
+"""Information below it is none: the sum's last digits, which must not vote."""
 CHOICE = "background.json"
 
 
@@ -69,6 +72,8 @@ def settle_background(
         votes = _votes(options, name, values, cams, items, affinity, progress)
         told = dict(zip(values, votes, strict=True))
         found = max(told, key=lambda value: told[value])
+        if not any(votes):
+            _warn_of_flat_maps(name)
         write_json(path, {name: found, "information": {str(v): told[v] for v in values}})
     return options.model_copy(update={name: found})
 
@@ -82,6 +87,16 @@ def _open(
     if isinstance(affinity, AffinityNet):
         return "walk_power" if options.walk_power is None else None
     return "constant" if options.constant is None and options.power is None else None
+
+
+def _warn_of_flat_maps(name: str) -> None:
+    after = "after the walk the scores" if name == "walk_power" else "the maps"
+    warnings.warn(
+        f"with every {name} tried, each mask is all of one label: {after} hardly differ from pixel "
+        "to pixel, and the masks are worth nothing; networks trained for too few steps give this",
+        SegmendWarning,
+        stacklevel=3,
+    )
 
 
 def _votes(
@@ -148,7 +163,8 @@ def mutual_information(colours: Tensor, foreground: Tensor) -> float:
     joint = table / table.sum()
     apart = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     seen = joint > 0
-    return float((joint[seen] * (joint[seen] / apart[seen]).log()).sum())
+    found = float((joint[seen] * (joint[seen] / apart[seen]).log()).sum())
+    return found if found > ROUNDING else 0.0
 
 
 def _read(path: Path, name: str) -> float | None:

@@ -82,6 +82,7 @@ def _full(file: CamFile, image: Tensor) -> Tensor:
 
 def _save(lines: list[list[tuple[Tensor, str]]], columns: list[str], folder: Path) -> Path:
     path = folder / PICTURE
+    columns = columns[: max(map(len, lines), default=0)]  # no heading over what no image has
     with atomic_write(path) as temporary:
         panels(lines, columns).save(temporary)
     return path
