@@ -45,10 +45,7 @@ from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, plain_options, train_tags
 from segmend.tags.options import CamOptions, MaskOptions
 from segmend.tags.pipeline import PipelineOptions
-from tags_tables import PAIRS, RECTIFIED, tables
-
-MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
-"""Recipe -> the one whose maps it starts from; it has the same section `train`."""
+from tags_tables import MAPS_OF, PAIRS, RECTIFIED, tables
 
 TRUTH = "truth"
 """Named like a recipe: the masks that every recipe is after."""

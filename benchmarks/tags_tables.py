@@ -22,6 +22,9 @@ PAIRS = {
 }
 """Plain method -> the same with the add-ons, both recipes of the command line."""
 
+MAPS_OF = {"affinitynet": "cam", "affinitynet++": "cam++", "irn": "cam", "irn++": "cam++"}
+"""Recipe -> the one whose maps it starts from; it has the same section `train`."""
+
 PLAIN = {plus: plain for plain, plus in PAIRS.items()}
 
 PUBLISHED = "_published"
@@ -47,7 +50,9 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     if options.sets:
         command += f" --set {' '.join(options.sets)}"
     runs, published = collect_runs(out), collect_runs(out.with_name(out.name + PUBLISHED))
-    rated = {recipe: rows_for(recipe, runs, published.get(recipe, {})) for recipe in runs}
+    rated = {
+        recipe: rows_for(recipe, runs, of_same_maps(recipe, runs, published)) for recipe in runs
+    }
     whole = [row for recipe, found in rated.items() if "," not in recipe for row in found]
     parts = [row for recipe, found in rated.items() if "," in recipe for row in found]
     kept = {
@@ -138,6 +143,23 @@ def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
         run["scores"] |= segmenter_scores(out / name)
         runs.setdefault(recipe, {})[int(seed)] = run
     return runs
+
+
+def of_same_maps(
+    recipe: str, runs: dict[str, Any], published: dict[str, dict[int, Any]]
+) -> dict[int, Any]:
+    """Published runs of a recipe from the very maps of `runs`, not from a network trained again."""
+    source = MAPS_OF.get(recipe, recipe)
+
+    def maps(of: dict[str, Any], seed: int) -> Any:
+        scores = of.get(source, {}).get(seed, {"scores": {}})["scores"]
+        return scores.get("maps, test", {}).get("region", torch.empty(0))
+
+    return {
+        seed: run
+        for seed, run in published.get(recipe, {}).items()
+        if len(maps(runs, seed)) and torch.equal(maps(runs, seed), maps(published, seed))
+    }
 
 
 def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
