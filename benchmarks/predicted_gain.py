@@ -86,7 +86,7 @@ def main() -> None:
         "rectify: mIoU of segmenters with gate, rectification and masking by the gate against "
         "plain ones on the same pseudo-masks; reachable: with the true tags; pixels: out of "
         f"candidates on val, in percent. Shares come from pairs on the same side of {FEW:.0%}, a "
-        "limit that was set with all of them in view but the two of cam++ with trust.",
+        "limit that was set with all of them in view but those of ++ with trust.",
         "Predicted: the dry run times what the other pairs' dry runs came to; share alone: the "
         "reachable gain times what the other pairs recovered, which is what is left without "
         "images.",

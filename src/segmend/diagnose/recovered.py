@@ -76,6 +76,7 @@ RECTIFY: tuple[Pair, ...] = (
         gained=0.0573,
         affected=0.1174,
     ),
+    Pair("all, published masks of seam++", reachable=0.1606, gained=0.0764, affected=0.1136),
     Pair("all, published masks of seam", reachable=0.1921, gained=0.0623, affected=0.1511),
     Pair(
         "class, published masks of affinitynet++, binomial",
