@@ -32,7 +32,7 @@ class SegmenterOptions(RectifyOptions):
 class SegmenterPredictOptions(RectifyPredictOptions):
     """Settings of the segmenter's predictions."""
 
-    crf: Literal["none"] | CrfName = Field("none", description="Dense CRF in the end.")
+    crf: Literal["none", CrfName] = Field("none", description="Dense CRF in the end.")
     tags_from: Literal["gate", "classifier"] = Field(
         "gate", description="Who tells the tags to mask by, where `masking` asks for it."
     )

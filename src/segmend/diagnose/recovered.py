@@ -118,8 +118,8 @@ RECTIFY: tuple[Pair, ...] = (
 )
 """The same, the recipe `rectify`; "all": MSRC's 21 classes, "class": its objects;
 "scenes": procedural ones of four classes after 30 epochs, "scenes10" after 10, "scenes60" after 60;
-"scenes16": of 16; "published masks": refined as published; "binomial": the published similarity
-loss; "without trust": fsl_trust=false, as those of "class" are."""
+"scenes16": of 16; "published masks": refined as published, as in "scenes10" to "scenes60";
+"binomial": the published similarity loss; "without trust": fsl_trust=false, as "class" is."""
 
 PAIRS: dict[Addon, tuple[Pair, ...]] = {"refine": REFINE, "context": CONTEXT, "rectify": RECTIFY}
 

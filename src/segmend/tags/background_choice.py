@@ -93,7 +93,7 @@ def _warn_of_flat_maps(name: str) -> None:
     after = "after the walk the scores" if name == "walk_power" else "the maps"
     warnings.warn(
         f"with every {name} tried, each mask is all of one label: {after} hardly differ from pixel "
-        "to pixel, and the masks are worth nothing; networks trained for too few steps give this",
+        "to pixel, or no image has tags; networks trained for too few steps give such scores",
         SegmendWarning,
         stacklevel=3,
     )
