@@ -1,9 +1,9 @@
-"""Fill the tables of docs/benchmarks.md from benchmarks/results/*.json; none is typed by hand.
+"""Fill the tables of docs/ from benchmarks/results/*.json; none is typed by hand.
 
-The page says where a table goes: between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
+A page says where a table goes: between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
 
-    python benchmarks/render.py            write the page
-    python benchmarks/render.py --check    exit 1 if the page is not what the results give
+    python benchmarks/render.py            write the pages
+    python benchmarks/render.py --check    exit 1 if a page is not what the results give
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "benchmarks.md"
+DOCS = HERE.parent / "docs"
 PLACE = re.compile(r"(<!-- begin:(?P<name>[\w-]+) -->\n).*?(<!-- end:(?P=name) -->)", re.DOTALL)
 NOT_MEASURED = "_Not measured yet._\n"
 
@@ -43,16 +43,17 @@ def table(outcome: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def render(page: str, outcomes: dict[str, dict[str, Any]]) -> str:
-    """The page with every table filled in.
+def render(pages: dict[Path, str], outcomes: dict[str, dict[str, Any]]) -> dict[Path, str]:
+    """The pages with every table filled in.
 
     Raises:
-        ValueError: an outcome has no place on the page.
+        ValueError: an outcome has no place on any page.
     """
-    homeless = sorted(outcomes.keys() - {m["name"] for m in PLACE.finditer(page)})
+    places = {match["name"] for page in pages.values() for match in PLACE.finditer(page)}
+    homeless = sorted(outcomes.keys() - places)
     if homeless:
         raise ValueError(
-            f"no place on the page for {', '.join(homeless)}: add <!-- begin:{homeless[0]} --> "
+            f"no place on a page for {', '.join(homeless)}: add <!-- begin:{homeless[0]} --> "
             f"and <!-- end:{homeless[0]} --> on lines of their own"
         )
 
@@ -61,7 +62,7 @@ def render(page: str, outcomes: dict[str, dict[str, Any]]) -> str:
         body = table(outcomes[name]) if name in outcomes else NOT_MEASURED
         return f"{match[1]}\n{body}\n{match[3]}"
 
-    return PLACE.sub(fill, page)
+    return {path: PLACE.sub(fill, page) for path, page in pages.items()}
 
 
 def read_outcomes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -73,17 +74,22 @@ def read_outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page that has the places")
-    parser.add_argument("--out", type=Path, help="where to write; default: over the page")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder with the pages")
+    parser.add_argument("--out", type=Path, help="folder for the pages; default: where they are")
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
     options = parser.parse_args()
-    old = options.page.read_text("utf-8")
+    old = {path: path.read_text("utf-8") for path in sorted(options.docs.rglob("*.md"))}
+    old = {path: page for path, page in old.items() if PLACE.search(page)}
     new = render(old, read_outcomes(options.results))
+    stale = [path for path in new if new[path] != old[path]]
     if options.check:
-        if new != old:
-            print(f"{options.page}: stale; run python benchmarks/render.py", file=sys.stderr)
-        return int(new != old)
-    (options.out or options.page).write_text(new, "utf-8")
+        for path in stale:
+            print(f"{path}: stale; run python benchmarks/render.py", file=sys.stderr)
+        return int(bool(stale))
+    for path in new if options.out else stale:
+        target = options.out / path.relative_to(options.docs) if options.out else path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(new[path], "utf-8")
     return 0
 
 

@@ -49,10 +49,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         command += f" --name {options.name} --epochs {options.epochs}"
     if options.sets:
         command += f" --set {' '.join(options.sets)}"
-    runs, published = collect_runs(out), collect_runs(out.with_name(out.name + PUBLISHED))
-    rated = {
-        recipe: rows_for(recipe, runs, of_same_maps(recipe, runs, published)) for recipe in runs
-    }
+    runs = collect_runs(out)
+    rated = {recipe: rows_for(recipe, runs) for recipe in runs}
     whole = [row for recipe, found in rated.items() if "," not in recipe for row in found]
     parts = [row for recipe, found in rated.items() if "," in recipe for row in found]
     kept = {
@@ -108,13 +106,12 @@ def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
     return signed(difference(*pair))
 
 
-def rows_for(recipe: str, runs: dict[str, Any], published: dict[int, Any]) -> list[dict[str, Cell]]:
+def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
     """A row a kind of mask: levels, and differences to the plain method.
 
     Of the same variant where there is one, or of its last part: "ISL .2 alone, 30 epochs" is
     compared with the plain method, 30 epochs. A variant of a variant, "binomial, ISL 0", is
-    compared with that, too, instead of with the recipe. Masks and what learns from them are also
-    compared with the same recipe's of the `published` refinement.
+    compared with that, too, instead of with the recipe.
     """
     base, _, variant = recipe.partition(", ")
     plain = PLAIN.get(base, "")
@@ -126,9 +123,6 @@ def rows_for(recipe: str, runs: dict[str, Any], published: dict[int, Any]) -> li
     for what in dict.fromkeys(w for run in runs[recipe].values() for w in run["scores"]):
         rivals = {"to plain": against} | ({"to the recipe": changed} if variant else {})
         known = {title: having(what, runs.get(rival, {})) for title, rival in rivals.items()}
-        if published:
-            refined = not what.startswith("maps")
-            known["to published refinement"] = having(what, published) if refined else {}
         rows.append(row_of(recipe, what, having(what, runs[recipe]), known))
     return rows
 
@@ -143,23 +137,6 @@ def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
         run["scores"] |= segmenter_scores(out / name)
         runs.setdefault(recipe, {})[int(seed)] = run
     return runs
-
-
-def of_same_maps(
-    recipe: str, runs: dict[str, Any], published: dict[str, dict[int, Any]]
-) -> dict[int, Any]:
-    """Published runs of a recipe from the very maps of `runs`, not from a network trained again."""
-    source = MAPS_OF.get(recipe, recipe)
-
-    def maps(of: dict[str, Any], seed: int) -> Any:
-        scores = of.get(source, {}).get(seed, {"scores": {}})["scores"]
-        return scores.get("maps, test", {}).get("region", torch.empty(0))
-
-    return {
-        seed: run
-        for seed, run in published.get(recipe, {}).items()
-        if len(maps(runs, seed)) and torch.equal(maps(runs, seed), maps(published, seed))
-    }
 
 
 def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:

@@ -50,7 +50,7 @@ def bench(
     """Measure this project's claims on this machine.
 
     Runs the scripts that benchmarks/suite.yaml names, each in a process of its own, writes what
-    each measured as JSON, and fills the tables of the benchmarks page from them.
+    each measured as JSON, and fills the tables of the documentation from them.
     """
     options = resolve(BenchOptions, recipe, sets, {"only": tuple(only) or None, "slow": slow})
     print_settings(options, title="bench")
@@ -59,7 +59,7 @@ def bench(
     results = out or folder / "results"
     results.mkdir(parents=True, exist_ok=True)
     failed = [name for name, item in chosen.items() if not _run(name, item, folder, results)]
-    _render(folder, results, over_page=out is None)
+    _render(folder, results, over_docs=out is None)
     if out is not None:
         write_run_record(out, "bench", options)
     if failed:
@@ -99,7 +99,7 @@ def _run(name: str, item: Benchmark, folder: Path, results: Path) -> bool:
     return done.returncode == 0
 
 
-def _render(folder: Path, results: Path, *, over_page: bool) -> None:
-    target = [] if over_page else ["--out", str(results / "benchmarks.md")]
+def _render(folder: Path, results: Path, *, over_docs: bool) -> None:
+    target = [] if over_docs else ["--out", str(results)]
     command = [sys.executable, str(folder / "render.py"), "--results", str(results), *target]
     subprocess.run(command, check=True)

@@ -1,0 +1,192 @@
+"""What `tags_gain.py` measured, all sets side by side: the tables of docs/methods/tags.md and
+rectify.md.
+
+    python benchmarks/tags_overview.py --out benchmarks/results
+
+From the records alone: `++` recipes against their plain methods, also with masks refined as
+published, where more than one seed was; the small recipes' CRF against the published refinement, on
+the same maps; gate, rectification and masking against plain segmenters, on masks of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from outcome import Cell, write_outcome
+from records import FOLDER, SUFFIX
+from rectify_bed import mean_iou, rate_of
+from rectify_gain import collect, difference, mean_of, signed
+from tags_tables import MAPS_OF, PAIRS, PLAIN, PUBLISHED, RECTIFIED, collect_runs, having
+
+SETS = {"class": "objects", "all": "21 classes", "scenes": "scenes"}
+"""Ending of a set's records -> its name on the pages."""
+
+LABELS = {"all": "SegmentationAll"}
+"""Of the sets whose labels are not VOC's usual ones."""
+
+KINDS = {
+    "maps, test": "maps, test images",
+    "masks, train": "masks, training images",
+    "segmenter, test": "a segmenter trained on them, test images",
+}
+"""As `tags_gain.py` names what it scored -> as the pages do."""
+
+MASKED, BY_GATE = "pred, tuned", "own, keep"
+"""Readings of a segmenter: masked by a classifier's tags, as well as val knows; by its gate's."""
+
+Runs = dict[str, dict[int, Any]]
+Row = dict[str, Cell]
+
+
+def gains(runs: Runs, title: str, fewest: int) -> Iterable[Row]:
+    """A row a method and kind of mask that both recipes of a pair have in `fewest` seeds."""
+    for plain, plus in PAIRS.items():
+        for what, words in KINDS.items():
+            pair = [having(what, runs.get(recipe, {})) for recipe in (plain, plus)]
+            shared = shared_seeds(*pair)
+            if len(shared) < fewest:
+                continue
+            scores = [[of[seed]["scores"][what] for seed in shared] for of in pair]
+            before, after = (mean_of(100 * s["mean_iou"] for s in of) for of in scores)
+            yield {
+                "set": title,
+                "recipe": plain,
+                "of": words,
+                "seeds": len(shared),
+                "plain": before,
+                "`++`": after,
+                "mIoU, difference": paired(*scores, "region"),
+                "boundary F, difference": paired(*scores, "boundary"),
+            }
+
+
+def reach(folders: Mapping[Path, str]) -> Iterable[Row]:
+    """A row a recipe and kind of mask, a column a set: what the shorter CRF gained there."""
+    both = {title: (collect_runs(f), collect_runs(published(f))) for f, title in folders.items()}
+    for recipe in (name for pair in PAIRS.items() for name in pair):
+        for what in list(KINDS)[1:]:
+            row: Row = {"recipe": recipe, "of": KINDS[what]}
+            for title, (runs, before) in both.items():
+                pair = [having(what, of_same_maps(recipe, runs, before))]
+                pair += [having(what, runs.get(recipe, {}))]
+                if shared := shared_seeds(*pair):
+                    scores = [[of[seed]["scores"][what] for seed in shared] for of in pair]
+                    found = "; ".join(paired(*scores, each) for each in ("region", "boundary"))
+                    row[title] = f"{found} ({len(shared)})"
+            if len(row) > 2:
+                yield row
+
+
+def of_same_maps(recipe: str, runs: Runs, before: Runs) -> dict[int, Any]:
+    """Published runs of a recipe from the very maps of `runs`, not from a network trained again."""
+    source = MAPS_OF.get(recipe, recipe)
+
+    def maps(of: Runs, seed: int) -> Any:
+        scores = of.get(source, {}).get(seed, {"scores": {}})["scores"]
+        return scores.get("maps, test", {}).get("region", torch.empty(0))
+
+    return {
+        seed: run
+        for seed, run in before.get(recipe, {}).items()
+        if len(maps(runs, seed)) and torch.equal(maps(runs, seed), maps(before, seed))
+    }
+
+
+def rectified(records: Path, ending: str, title: str) -> Iterable[Row]:
+    """A row a recipe whose masks have taught a plain segmenter and one with gate and rectification.
+
+    "masked": by a classifier's tags. "all": with gate and rectification, masked by the gate's tags.
+    "rectification's own": to the gate alone, both read plainly.
+    """
+    labels = LABELS.get(ending, "SegmentationClass")
+    recipes = sorted({path.name.rpartition("-")[0] for path in records.iterdir() if path.is_dir()})
+    kept = {each: collect(records.glob(f"{each}-[0-9]/*{SUFFIX}"), labels) for each in recipes}
+    for recipe, found in kept.items():
+        flat, gate = found.get("flat", {}), found.get("gate", {})
+        full: dict[int, Any] = next((found[name] for name in RECTIFIED if name in found), {})
+        shared = shared_seeds(flat, full)
+        if not shared:
+            continue
+        both = (flat, "plain"), (full, BY_GATE)
+        before = kept.get(PLAIN.get(recipe, ""), {}).get("flat", {})
+        yield {
+            "set": title,
+            "masks of": recipe,
+            "seeds": len(shared),
+            "plain": level(flat, "plain", shared),
+            "masked": level(flat, MASKED, shared),
+            "all": level(full, BY_GATE, shared),
+            "all, to plain": change(*both),
+            "all, to masked": change((flat, MASKED), both[1]),
+            "gate, masked, to masked": change((flat, MASKED), (gate, MASKED)),
+            "rectification's own": change((gate, "plain"), (full, "plain")),
+            "out of candidates, %": " → ".join(
+                mean_of(rate_of(runs[seed]["test"][way]["oc"]) for seed in shared)
+                for runs, way in both
+            ),
+            "all with `++`, to plain without": change((before, "plain"), both[1]),
+        }
+
+
+def level(runs: dict[int, Any], way: str, seeds: Sequence[int]) -> str:
+    """Mean mIoU of the seeds, read in a way."""
+    return mean_of(100 * mean_iou(runs[seed]["test"][way]["region"].sum(0)) for seed in seeds)
+
+
+def change(*pair: tuple[dict[int, Any], str]) -> str:
+    """Paired difference of mIoU over the seeds that both sides have; empty without any."""
+    runs = [{s: run for s, run in of.items() if way in run["test"]} for of, way in pair]
+    shared = shared_seeds(*runs)
+    if not shared:
+        return ""
+    ways = [way for _, way in pair]
+    stacks = (
+        torch.stack([of[s]["test"][way]["region"] for s in shared])
+        for of, way in zip(runs, ways, strict=True)
+    )
+    return signed(difference(*stacks))
+
+
+def paired(base: list[Any], other: list[Any], counts: str) -> str:
+    """The difference of two recipes' scores, a list over seeds each, with its interval."""
+    stacks = (torch.stack([score[counts] for score in of]) for of in (base, other))
+    return signed(difference(*stacks, outline=counts == "boundary"))
+
+
+def shared_seeds(*runs: Mapping[int, Any]) -> list[int]:
+    """Seeds that all have."""
+    return sorted(set.intersection(*(set(of) for of in runs)))
+
+
+def published(records: Path) -> Path:
+    """Where a set's records with masks refined as published are."""
+    return records.with_name(records.name + PUBLISHED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    folders = {FOLDER / f"tags_gain_{ending}": ending for ending in SETS}
+    found: dict[str, list[Row]] = {
+        "crf_reach": list(reach({f: SETS[ending] for f, ending in folders.items()}))
+    }
+    for suffix, fewest in (("", 1), (PUBLISHED, 2)):
+        gained = found[f"tags_overview{suffix}"] = []
+        mended = found[f"rectified_overview{suffix}"] = []
+        for now, ending in folders.items():
+            folder = published(now) if suffix else now
+            gained += gains(collect_runs(folder), SETS[ending], fewest)
+            mended += rectified(folder, ending, SETS[ending])
+    for name, rows in found.items():
+        command = "python benchmarks/tags_overview.py"
+        write_outcome(options.out / f"{name}.json", name=name, command=command, rows=rows)
+
+
+if __name__ == "__main__":
+    main()
