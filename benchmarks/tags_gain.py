@@ -39,7 +39,7 @@ from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
 from segmend.tags.affinity_jobs import load_affinity, train_affinity
 from segmend.tags.affinity_network import IRNet
-from segmend.tags.background_choice import WALK_POWERS
+from segmend.tags.background_choice import NO_DOUBT, WALK_POWERS
 from segmend.tags.classifier_files import TAGGER
 from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, plain_options, train_tags
@@ -64,9 +64,13 @@ def fit(
     sets: Sequence[str],
     variant: str = "",
     *,
+    masks: Sequence[str] = (),
     needed: bool = False,
 ) -> None:
-    """One training run: its maps and masks scored on all splits; `needed`: they must be there."""
+    """One training run: its maps and masks scored on all splits; `needed`: they must be there.
+
+    With `masks`, settings of masks alone, a variant's masks are made of the recipe's own maps.
+    """
     run = out / f"{recipe}{variant}-{seed}"
     if record_of(run).exists() and (not needed or (run / "masks").exists()):
         return
@@ -75,8 +79,14 @@ def fit(
         found = {"masks, train": true_masks(items["train"], run / "masks")}
         keep(run, found)
         return
-    options = resolve_run(Path(recipe), sets, epochs=None, seed=seed)
-    if recipe in MAPS_OF:
+    options = resolve_run(Path(recipe), [*sets, *masks], epochs=None, seed=seed)
+    if masks:
+        fit(data, labels, out, recipe, seed, sets, needed=True)
+        whole = out / f"{recipe}-{seed}"
+        maps = out / f"{MAPS_OF.get(recipe, recipe)}-{seed}" / "cams"
+        net = whole / "affinity" if recipe in MAPS_OF else None
+        found = {"masks, train": tuned_masks(options.masks, maps, items, run, net)}
+    elif recipe in MAPS_OF:
         fit(data, labels, out, MAPS_OF[recipe], seed, sets, needed=True)
         found = walked_masks(options, out / f"{MAPS_OF[recipe]}-{seed}", items, run)
     else:
@@ -138,7 +148,7 @@ def tuned_masks(
         values = values[:1]
 
     def score(value: float) -> float:
-        tried = settings.model_copy(update={name: value})
+        tried = settings.model_copy(update=NO_DOUBT | {name: value})
         masks = run / "tuning" / str(value)
         make_masks(tried, cams / "val", items["val"], masks, affinity=affinity, progress=False)
         return evaluate_masks(masks, items["val"], progress=False).mean_iou
@@ -167,13 +177,14 @@ def _irn(affinity: Path) -> bool:
     return isinstance(load_affinity(affinity), IRNet)
 
 
-def segment(options: argparse.Namespace, runs: Path, recipe: str, seed: int) -> None:
+def segment(options: argparse.Namespace, runs: Path, recipe: str, seed: int, named: str) -> None:
     """Segmenters on one run's masks, without and with rectification."""
-    run = runs / f"{recipe}-{seed}"
+    run = runs / f"{recipe}{named}-{seed}"
 
     def inputs() -> tuple[Path, Path]:
-        for one in dict.fromkeys(("cam", recipe)):
-            fit(options.data, options.labels, runs, one, seed, options.sets, needed=True)
+        data = options.data, options.labels, runs
+        fit(*data, "cam", seed, options.sets, needed=True)
+        fit(*data, recipe, seed, options.sets, named, masks=options.masks, needed=True)
         return runs / f"cam-{seed}" / "net", run / "masks"
 
     bench = Bench(options, FOLDER / runs.name / run.name, inputs)
@@ -240,6 +251,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--variants", nargs="+", help="segment: of rectify_gain.py")
     parser.add_argument("--as", dest="named", help="of recipes with other settings: 'ISL alone'")
+    parser.add_argument("--masks", nargs="+", default=[], metavar="masks.KEY=VALUE",
+                        help="with --as: other masks, of the recipe's own maps")  # fmt: skip
     add_training(parser)
     parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="STAGE.KEY=VALUE")
     options = parser.parse_args()
@@ -252,13 +265,14 @@ def main() -> None:
         return
     if options.step == "fit":
         control(options.data, options.labels, runs)
+    named = f", {options.named}" if options.named else ""
+    data = options.data, options.labels, runs
     for seed in options.seeds:
         for recipe in options.recipes:
             if options.step == "segment":
-                segment(options, runs, recipe, seed)
-                continue
-            named = f", {options.named}" if options.named else ""
-            fit(options.data, options.labels, runs, recipe, seed, options.sets, named)
+                segment(options, runs, recipe, seed, named)
+            else:
+                fit(*data, recipe, seed, options.sets, named, masks=options.masks)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segmend.errors import SegmendError
-from segmend.tags.activation import labels_from_cams, normalise_cams
+from segmend.tags.activation import background_score, labels_from_cams, normalise_cams
 from segmend.tags.dense_crf import CrfSettings
 from segmend.tags.pseudo_masks import BackgroundPower, pseudo_mask
 
@@ -117,6 +117,41 @@ def test_pixels_that_the_refinement_changed_are_ignored():
     assert 0 < changed.sum() < changed.numel()
     agreed = pseudo_mask(cams, TAGS, image, need_agreement=True, ignore_index=200).labels
     assert torch.equal(agreed, after.where(~changed, 200))
+
+
+@pytest.mark.parametrize("least", [0.4, 0.6])
+def test_pixels_whose_label_has_a_small_share_of_the_scores_are_ignored(least):
+    cams, image = blobs()
+    whole = pseudo_mask(cams, TAGS, image)
+    found = pseudo_mask(cams, TAGS, image, min_share=least)
+    maps = normalise_cams(cams[TAGS > 0][None])
+    scores = torch.cat([background_score(maps, constant=0.26), maps[0]])
+    names = [0, *(int(tag) + 1 for tag in TAGS.nonzero())]
+    kept = torch.zeros_like(whole.labels, dtype=torch.bool)
+    for score, name in zip(scores, names, strict=True):
+        kept |= (whole.labels == name) & (score / scores.sum(0) > least)
+    assert 0 < kept.sum() < kept.numel()
+    assert torch.equal(found.labels, whole.labels.where(kept, 255))
+    assert torch.equal(found.confidence, whole.confidence)
+    if least > 0.5:
+        agreed = pseudo_mask(cams, TAGS, image, need_agreement=True).labels
+        assert (agreed[kept] != 255).all()
+
+
+def test_where_no_map_says_anything_no_label_has_the_majority():
+    cams, image = torch.zeros(2, 6, 6), torch.rand(3, 6, 6)
+    tags = torch.ones(2)
+    for refine in ("crf", None):
+        mask = pseudo_mask(cams, tags, image, background=None, refine=refine, min_share=0.5)
+        assert (mask.labels == 255).all()
+
+
+def test_the_only_candidate_has_all_of_the_scores():
+    cams, image = blobs()
+    one = torch.zeros_like(TAGS)
+    one[int(TAGS.nonzero()[0])] = 1
+    mask = pseudo_mask(cams, one, image, background=None, min_share=0.99)
+    assert (mask.labels == int(one.argmax())).all()
 
 
 def test_maps_already_in_range_are_left_alone():

@@ -41,6 +41,8 @@ IMAGES = 64
 """Images that are looked at, spread over the set."""
 SAMPLE = 2000
 """Pixels of an image that its colours are found from."""
+NO_DOUBT = {"confidence": 0.0, "need_agreement": False, "min_share": 0.0}
+"""Settings of masks in which every pixel has its label."""
 ROUNDING = 1e-12
 """Information below it is none: the sum's last digits, which must not vote."""
 CHOICE = "background.json"
@@ -109,7 +111,7 @@ def _votes(
     progress: bool,
 ) -> list[float]:
     """What masks with each value of the setting `name` tell, up to 1; the mean over some images."""
-    every = options.model_copy(update={"confidence": 0.0, "need_agreement": False})
+    every = options.model_copy(update=NO_DOUBT)
     tried = [every.model_copy(update={name: value}) for value in values]
     step = max(1, len(items.names) // IMAGES)
     indices = range(0, len(items.names), step)[:IMAGES]

@@ -71,6 +71,7 @@ def masks_of(
             crf=options.crf,
             min_confidence=options.confidence,
             need_agreement=options.need_agreement,
+            min_share=options.min_share,
         )
         for score in scores
     ]

@@ -123,4 +123,7 @@ class MaskOptions(BaseModel):
     crf: CrfName = Field("affinity-labels", description="Settings of the dense CRF.")
     confidence: float = Field(0.0, ge=0, lt=1, description="Below it a pixel is ignored.")
     need_agreement: bool = Field(False, description="Ignore pixels that the refinement changed.")
+    min_share: float = Field(
+        0.0, ge=0, lt=1, description="A label needs more than it of the unrefined scores; 0: any."
+    )
     write_confidence: bool = Field(False, description="Also 16-bit maps of the posterior.")

@@ -46,6 +46,7 @@ def pseudo_mask(
     crf: CrfSettings | str = "affinity-labels",
     min_confidence: float = 0.0,
     need_agreement: bool = False,
+    min_share: float = 0.0,
     ignore_index: int = 255,
 ) -> PseudoMask:
     """Label every pixel of an image with one of its tags or the background.
@@ -63,6 +64,8 @@ def pseudo_mask(
         min_confidence: pixels whose posterior is below become `ignore_index`; 0 keeps all. With
             its published weights the CRF leaves few pixels below 0.9.
         need_agreement: pixels whose label the refinement changed become `ignore_index`.
+        min_share: so do those whose label has no more than this share of the scores before
+            refinement; from 0.5 on it keeps no label that the refinement changed. 0 keeps all.
         ignore_index: 0..255, and no class's label.
     Returns:
         Labels: 0 is background and 1 + class a tag; without a background, the class. Confidence:
@@ -83,6 +86,8 @@ def pseudo_mask(
     unsure = confidence < min_confidence
     if need_agreement:
         unsure |= winner != scores.argmax(0).cpu()
+    if min_share > 0:
+        unsure |= _shares(scores).gather(0, winner[None])[0] <= min_share
     classes = present.nonzero().flatten().cpu()
     if background is not None:
         classes = F.pad(classes + 1, (1, 0))
@@ -128,6 +133,11 @@ def _posterior(
         return dense_crf(scores, image, settings=crf)
     if refine == "pamr":
         scores = pamr(scores.unsqueeze(0), image.to(scores.device).unsqueeze(0))[0]
+    return _shares(scores)
+
+
+def _shares(scores: Tensor) -> Tensor:
+    """Scores (K, H, W) over their sum, on the CPU; even where all are 0."""
     total = scores.sum(0, keepdim=True)
     even = torch.full_like(scores, 1 / len(scores))
     return torch.where(total > 0, scores / total.clamp(min=1e-12), even).cpu()
