@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from segmend.errors import SegmendError
 from segmend.rectify import (
@@ -193,6 +194,27 @@ def test_hierarchical_head_and_foreground_ranking_cannot_touch_the_background(se
     torch.testing.assert_close(loss, plain)  # the same number from the joint logits
     (grad_z,) = torch.autograd.grad(plain, z)
     assert grad_z.abs().max() < 1e-6  # where it holds up to rounding
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0, None]), st.booleans())
+def test_where_a_label_is_a_candidate_cross_entropy_asks_for_more(seed, background, hierarchical):
+    """So rectification adds least where every pixel has a label, and what it adds on objects is
+    at pixels of the background: see docs/methods/rectify.md."""
+    rng = torch.Generator().manual_seed(seed)
+    logits, candidates = example(seed, background=background)
+    foreground = candidates.clone()
+    if background is not None:
+        foreground[:, background] = False
+    if hierarchical and background is not None:
+        u = 2 * torch.randn(2, 4, 4, 5, generator=rng, dtype=torch.float64)
+        logits = hierarchical_logits(logits[:, :1], u)
+    for n in foreground.any(1).nonzero().flatten().tolist():
+        labels = foreground[n].double().multinomial(20, replacement=True, generator=rng)
+        one, target = logits[n : n + 1], labels.view(1, 4, 5)
+        ranking = rectification_loss(
+            one, candidates[n : n + 1], average="every", background=background
+        )
+        assert (ranking <= F.cross_entropy(one, target) + 1e-9).item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
