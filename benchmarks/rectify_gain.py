@@ -168,15 +168,8 @@ def row_of(
     ):
         if title.startswith("to hierarchical") and "hierarchical" not in found:
             continue
-        row[title] = ""
-        base_runs = {s: run for s, run in found.get(other, {}).items() if how in run["test"]}
-        both = sorted(seeds.keys() & base_runs.keys())
-        if both and (other, how) != (variant, reading):
-            base, new = (
-                torch.stack([runs[s]["test"][way]["region"] for s in both])
-                for runs, way in ((found[other], how), (seeds, reading))
-            )
-            row[title] = signed(difference(base, new))
+        itself = (other, how) == (variant, reading)
+        row[title] = "" if itself else change((found.get(other, {}), how), (seeds, reading))
     row["boundary F"] = mean_of(outline(m["boundary"], reading, seeds) for m in mine)
     row["OC %"] = mean_of(rate_of(m["oc"]) for m in mine)
     row["background %"] = mean_of(rate_of(m["behind"], 0, 1) for m in mine)
@@ -220,6 +213,21 @@ def outline(counts: Tensor, reading: str, seeds: dict[int, Any]) -> float:
 def mean_of(values: Any) -> str:
     numbers = list(values)
     return f"{sum(numbers) / len(numbers):.1f}"
+
+
+def change(*pair: tuple[dict[int, Any], str]) -> str:
+    """Paired difference of test mIoU: two variants' runs by seed, each with the way it is read.
+
+    Over the seeds that both have been read so with; empty without any.
+    """
+    seeds = [{seed for seed, run in runs.items() if way in run["test"]} for runs, way in pair]
+    shared = sorted(set.intersection(*seeds))
+    if not shared:
+        return ""
+    base, other = (
+        torch.stack([runs[seed]["test"][way]["region"] for seed in shared]) for runs, way in pair
+    )
+    return signed(difference(base, other))
 
 
 def difference(base: Tensor, other: Tensor, *, outline: bool = False) -> Interval:

@@ -256,6 +256,8 @@ def main() -> None:
     add_training(parser)
     parser.add_argument("--set", dest="sets", nargs="+", default=[], metavar="STAGE.KEY=VALUE")
     options = parser.parse_args()
+    if options.masks and not options.named:
+        parser.error("--masks wants --as: the recipe's own record is of its own masks")
     torch.set_num_threads(1)
     labels = options.labels.removeprefix("Segmentation").lower()
     name = f"tags_gain_{options.name or labels}"

@@ -20,7 +20,7 @@ import torch
 from outcome import Cell, write_outcome
 from records import FOLDER, SUFFIX
 from rectify_bed import mean_iou, rate_of
-from rectify_gain import collect, difference, mean_of, signed
+from rectify_gain import change, collect, difference, mean_of, signed
 from tags_tables import MAPS_OF, PAIRS, PLAIN, PUBLISHED, RECTIFIED, collect_runs, having
 
 SETS = {"class": "objects", "all": "21 classes", "scenes": "scenes"}
@@ -65,14 +65,16 @@ def gains(runs: Runs, title: str, fewest: int) -> Iterable[Row]:
             }
 
 
-def reach(folders: Mapping[Path, str]) -> Iterable[Row]:
-    """A row a recipe and kind of mask, a column a set: what the shorter CRF gained there."""
-    both = {title: (collect_runs(f), collect_runs(published(f))) for f, title in folders.items()}
+def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
+    """A row a recipe and kind of mask, a column a set: what the shorter CRF gained there.
+
+    `now` and `before`: the runs of each set with either refinement.
+    """
     for recipe in (name for pair in PAIRS.items() for name in pair):
         for what in list(KINDS)[1:]:
             row: Row = {"recipe": recipe, "of": KINDS[what]}
-            for title, (runs, before) in both.items():
-                pair = [having(what, of_same_maps(recipe, runs, before))]
+            for title, runs in now.items():
+                pair = [having(what, of_same_maps(recipe, runs, before[title]))]
                 pair += [having(what, runs.get(recipe, {}))]
                 if shared := shared_seeds(*pair):
                     scores = [[of[seed]["scores"][what] for seed in shared] for of in pair]
@@ -138,20 +140,6 @@ def level(runs: dict[int, Any], way: str, seeds: Sequence[int]) -> str:
     return mean_of(100 * mean_iou(runs[seed]["test"][way]["region"].sum(0)) for seed in seeds)
 
 
-def change(*pair: tuple[dict[int, Any], str]) -> str:
-    """Paired difference of mIoU over the seeds that both sides have; empty without any."""
-    runs = [{s: run for s, run in of.items() if way in run["test"]} for of, way in pair]
-    shared = shared_seeds(*runs)
-    if not shared:
-        return ""
-    ways = [way for _, way in pair]
-    stacks = (
-        torch.stack([of[s]["test"][way]["region"] for s in shared])
-        for of, way in zip(runs, ways, strict=True)
-    )
-    return signed(difference(*stacks))
-
-
 def paired(base: list[Any], other: list[Any], counts: str) -> str:
     """The difference of two recipes' scores, a list over seeds each, with its interval."""
     stacks = (torch.stack([score[counts] for score in of]) for of in (base, other))
@@ -163,26 +151,22 @@ def shared_seeds(*runs: Mapping[int, Any]) -> list[int]:
     return sorted(set.intersection(*(set(of) for of in runs)))
 
 
-def published(records: Path) -> Path:
-    """Where a set's records with masks refined as published are."""
-    return records.with_name(records.name + PUBLISHED)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
-    folders = {FOLDER / f"tags_gain_{ending}": ending for ending in SETS}
-    found: dict[str, list[Row]] = {
-        "crf_reach": list(reach({f: SETS[ending] for f, ending in folders.items()}))
-    }
+    found: dict[str, list[Row]] = {}
+    runs: dict[str, dict[str, Runs]] = {}
     for suffix, fewest in (("", 1), (PUBLISHED, 2)):
         gained = found[f"tags_overview{suffix}"] = []
         mended = found[f"rectified_overview{suffix}"] = []
-        for now, ending in folders.items():
-            folder = published(now) if suffix else now
-            gained += gains(collect_runs(folder), SETS[ending], fewest)
-            mended += rectified(folder, ending, SETS[ending])
+        runs[suffix] = {}
+        for ending, title in SETS.items():
+            folder = FOLDER / f"tags_gain_{ending}{suffix}"
+            runs[suffix][title] = collect_runs(folder)
+            gained += gains(runs[suffix][title], title, fewest)
+            mended += rectified(folder, ending, title)
+    found["crf_reach"] = list(reach(runs[""], runs[PUBLISHED]))
     for name, rows in found.items():
         command = "python benchmarks/tags_overview.py"
         write_outcome(options.out / f"{name}.json", name=name, command=command, rows=rows)

@@ -10,7 +10,7 @@ import torch
 
 from outcome import Cell, write_outcome
 from records import SUFFIX, read_record, stem_of
-from rectify_gain import NOTES, collect, difference, rows_of, signed
+from rectify_gain import NOTES, change, collect, difference, rows_of, signed
 from segmend.metrics.contour import boundary_f
 from segmend.metrics.region import iou
 
@@ -97,13 +97,7 @@ def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
     """What a ++ method's masks and a variant gain together over the plain method's, both."""
     before = kept.get(PLAIN.get(recipe.partition(", ")[0], ""), {}).get("flat", {})
     after = kept[recipe][str(row["variant"])]
-    way = str(row["read"])
-    shared = [seed for seed in sorted(before.keys() & after.keys()) if way in after[seed]["test"]]
-    if not shared:
-        return ""
-    ways = ((before, "plain"), (after, way))
-    pair = (torch.stack([r[s]["test"][how]["region"] for s in shared]) for r, how in ways)
-    return signed(difference(*pair))
+    return change((before, "plain"), (after, str(row["read"])))
 
 
 def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
