@@ -5,7 +5,8 @@ rectify.md.
 
 From the records alone: `++` recipes against their plain methods, also with masks refined as
 published, where more than one seed was; the small recipes' CRF against the published refinement, on
-the same maps; gate, rectification and masking against plain segmenters, on masks of both.
+the same maps; gate, rectification and masking against plain segmenters, on masks of both; and what
+segmenters gain where masks leave open what is doubtful (`tags_gain.py --as "min share .5"`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,13 @@ KINDS = {
 }
 """As `tags_gain.py` names what it scored -> as the pages do."""
 
+DOUBT = ", min share .5"
+"""Of a recipe's runs with `masks.min_share=0.5`, made of its own maps."""
+
 MASKED, BY_GATE = "pred, tuned", "own, keep"
 """Readings of a segmenter: masked by a classifier's tags, as well as val knows; by its gate's."""
+
+SEGMENTERS = {"flat": "plain", "gate": "gate"}
 
 Runs = dict[str, dict[int, Any]]
 Row = dict[str, Cell]
@@ -135,6 +141,41 @@ def rectified(records: Path, ending: str, title: str) -> Iterable[Row]:
         }
 
 
+def doubtful(records: Path, ending: str, title: str) -> Iterable[Row]:
+    """A row a recipe and segmenter that learned from all labels, and from those beyond doubt.
+
+    Read plainly. "left open": share of the training masks' pixels that have no label then.
+    """
+    labels = LABELS.get(ending, "SegmentationClass")
+    runs = collect_runs(records)
+    for recipe in (name for pair in PAIRS.items() for name in pair):
+        whole, sure = (
+            collect(records.glob(f"{recipe}{doubt}-[0-9]/*{SUFFIX}"), labels)
+            for doubt in ("", DOUBT)
+        )
+        for variant in ("flat", "gate", *RECTIFIED):
+            pair = whole.get(variant, {}), sure.get(variant, {})
+            shared = shared_seeds(*pair)
+            if not shared:
+                continue
+            masks = runs[f"{recipe}{DOUBT}"]
+            val = ([of[seed]["val"]["plain"] for seed in shared] for of in pair)
+            before, after = (level(of, "plain", shared) for of in pair)
+            yield {
+                "set": title,
+                "masks of": recipe,
+                "segmenter": SEGMENTERS.get(variant, "gate, rectification"),
+                "seeds": len(shared),
+                "left open, %": mean_of(
+                    100 * masks[seed]["scores"]["masks, train"]["ignored"] for seed in shared
+                ),
+                "all labels": before,
+                "beyond doubt": after,
+                "difference": change(*((of, "plain") for of in pair)),
+                "difference on val": paired(*val, "region"),
+            }
+
+
 def level(runs: dict[int, Any], way: str, seeds: Sequence[int]) -> str:
     """Mean mIoU of the seeds, read in a way."""
     return mean_of(100 * mean_iou(runs[seed]["test"][way]["region"].sum(0)) for seed in seeds)
@@ -166,6 +207,8 @@ def main() -> None:
             runs[suffix][title] = collect_runs(folder)
             gained += gains(runs[suffix][title], title, fewest)
             mended += rectified(folder, ending, title)
+            if not suffix:
+                found.setdefault("doubtful_overview", []).extend(doubtful(folder, ending, title))
     found["crf_reach"] = list(reach(runs[""], runs[PUBLISHED]))
     for name, rows in found.items():
         command = "python benchmarks/tags_overview.py"
