@@ -141,13 +141,13 @@ def rectified(records: Path, ending: str, title: str) -> Iterable[Row]:
         }
 
 
-def doubtful(records: Path, ending: str, title: str) -> Iterable[Row]:
+def doubtful(records: Path, runs: Runs, ending: str, title: str) -> Iterable[Row]:
     """A row a recipe and segmenter that learned from all labels, and from those beyond doubt.
 
-    Read plainly. "left open": share of the training masks' pixels that have no label then.
+    `runs`: what `records` has of masks. Segmenters are read plainly. "left open": share of the
+    training masks' pixels that have no label then.
     """
     labels = LABELS.get(ending, "SegmentationClass")
-    runs = collect_runs(records)
     for recipe in (name for pair in PAIRS.items() for name in pair):
         whole, sure = (
             collect(records.glob(f"{recipe}{doubt}-[0-9]/*{SUFFIX}"), labels)
@@ -208,7 +208,8 @@ def main() -> None:
             gained += gains(runs[suffix][title], title, fewest)
             mended += rectified(folder, ending, title)
             if not suffix:
-                found.setdefault("doubtful_overview", []).extend(doubtful(folder, ending, title))
+                sure = doubtful(folder, runs[suffix][title], ending, title)
+                found.setdefault("doubtful_overview", []).extend(sure)
     found["crf_reach"] = list(reach(runs[""], runs[PUBLISHED]))
     for name, rows in found.items():
         command = "python benchmarks/tags_overview.py"
