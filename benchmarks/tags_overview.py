@@ -19,10 +19,19 @@ from typing import Any
 import torch
 
 from outcome import Cell, write_outcome
-from records import FOLDER, SUFFIX
+from records import FOLDER
 from rectify_bed import mean_iou, rate_of
-from rectify_gain import change, collect, difference, mean_of, signed
-from tags_tables import MAPS_OF, PAIRS, PLAIN, PUBLISHED, RECTIFIED, collect_runs, having
+from rectify_gain import change, difference, mean_of, signed
+from tags_tables import (
+    MAPS_OF,
+    PAIRS,
+    PLAIN,
+    PUBLISHED,
+    RECTIFIED,
+    collect_runs,
+    collect_segmenters,
+    having,
+)
 
 SETS = {"class": "objects", "all": "21 classes", "scenes": "scenes"}
 """Ending of a set's records -> its name on the pages."""
@@ -43,9 +52,11 @@ DOUBT = ", min share .5"
 MASKED, BY_GATE = "pred, tuned", "own, keep"
 """Readings of a segmenter: masked by a classifier's tags, as well as val knows; by its gate's."""
 
-SEGMENTERS = {"flat": "plain", "gate": "gate"}
+SEGMENTERS = {"flat": "plain", "gate": "gate"} | dict.fromkeys(RECTIFIED, "gate, rectification")
+"""Variant of the segmenter -> as the pages name it."""
 
 Runs = dict[str, dict[int, Any]]
+Segmenters = Mapping[str, Runs]
 Row = dict[str, Cell]
 
 
@@ -105,15 +116,12 @@ def of_same_maps(recipe: str, runs: Runs, before: Runs) -> dict[int, Any]:
     }
 
 
-def rectified(records: Path, ending: str, title: str) -> Iterable[Row]:
+def rectified(kept: Segmenters, title: str) -> Iterable[Row]:
     """A row a recipe whose masks have taught a plain segmenter and one with gate and rectification.
 
     "masked": by a classifier's tags. "all": with gate and rectification, masked by the gate's tags.
     "rectification's own": to the gate alone, both read plainly.
     """
-    labels = LABELS.get(ending, "SegmentationClass")
-    recipes = sorted({path.name.rpartition("-")[0] for path in records.iterdir() if path.is_dir()})
-    kept = {each: collect(records.glob(f"{each}-[0-9]/*{SUFFIX}"), labels) for each in recipes}
     for recipe, found in kept.items():
         flat, gate = found.get("flat", {}), found.get("gate", {})
         full: dict[int, Any] = next((found[name] for name in RECTIFIED if name in found), {})
@@ -141,19 +149,15 @@ def rectified(records: Path, ending: str, title: str) -> Iterable[Row]:
         }
 
 
-def doubtful(records: Path, runs: Runs, ending: str, title: str) -> Iterable[Row]:
+def doubtful(kept: Segmenters, runs: Runs, title: str) -> Iterable[Row]:
     """A row a recipe and segmenter that learned from all labels, and from those beyond doubt.
 
-    `runs`: what `records` has of masks. Segmenters are read plainly. "left open": share of the
+    `runs`: what was kept of the masks. Segmenters are read plainly. "left open": share of the
     training masks' pixels that have no label then.
     """
-    labels = LABELS.get(ending, "SegmentationClass")
     for recipe in (name for pair in PAIRS.items() for name in pair):
-        whole, sure = (
-            collect(records.glob(f"{recipe}{doubt}-[0-9]/*{SUFFIX}"), labels)
-            for doubt in ("", DOUBT)
-        )
-        for variant in ("flat", "gate", *RECTIFIED):
+        whole, sure = (kept.get(f"{recipe}{doubt}", {}) for doubt in ("", DOUBT))
+        for variant, words in SEGMENTERS.items():
             pair = whole.get(variant, {}), sure.get(variant, {})
             shared = shared_seeds(*pair)
             if not shared:
@@ -164,7 +168,7 @@ def doubtful(records: Path, runs: Runs, ending: str, title: str) -> Iterable[Row
             yield {
                 "set": title,
                 "masks of": recipe,
-                "segmenter": SEGMENTERS.get(variant, "gate, rectification"),
+                "segmenter": words,
                 "seeds": len(shared),
                 "left open, %": mean_of(
                     100 * masks[seed]["scores"]["masks, train"]["ignored"] for seed in shared
@@ -206,9 +210,11 @@ def main() -> None:
             folder = FOLDER / f"tags_gain_{ending}{suffix}"
             runs[suffix][title] = collect_runs(folder)
             gained += gains(runs[suffix][title], title, fewest)
-            mended += rectified(folder, ending, title)
+            labels = LABELS.get(ending, "SegmentationClass")
+            kept = collect_segmenters(folder, sorted(runs[suffix][title]), labels)
+            mended += rectified(kept, title)
             if not suffix:
-                sure = doubtful(folder, runs[suffix][title], ending, title)
+                sure = doubtful(kept, runs[suffix][title], title)
                 found.setdefault("doubtful_overview", []).extend(sure)
     found["crf_reach"] = list(reach(runs[""], runs[PUBLISHED]))
     for name, rows in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
     rated = {recipe: rows_for(recipe, runs) for recipe in runs}
     whole = [row for recipe, found in rated.items() if "," not in recipe for row in found]
     parts = [row for recipe, found in rated.items() if "," in recipe for row in found]
-    kept = {
-        recipe: collect(out.glob(f"{recipe}-[0-9]/*{SUFFIX}"), options.labels) for recipe in runs
-    }
+    kept = collect_segmenters(out, runs, options.labels)
     segmenters = [
         {"masks of": recipe, **row, "to flat on plain masks": whole_gain(recipe, row, kept)}
         for recipe, found in kept.items()
@@ -131,6 +130,13 @@ def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
         run["scores"] |= segmenter_scores(out / name)
         runs.setdefault(recipe, {})[int(seed)] = run
     return runs
+
+
+def collect_segmenters(
+    out: Path, recipes: Iterable[str], labels: str
+) -> dict[str, dict[str, dict[int, Any]]]:
+    """Recipe -> variant of the segmenter -> seed -> what `segment` kept."""
+    return {each: collect(out.glob(f"{each}-[0-9]/*{SUFFIX}"), labels) for each in recipes}
 
 
 def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
