@@ -16,7 +16,7 @@ help:
 	@echo "make test    install, then run all tests"
 	@echo "make check   lint, formatting, types, layering, documentation"
 	@echo "make docs    build the documentation into site/"
-	@echo "make bench   measure the claims of docs/benchmarks.md on this machine"
+	@echo "make bench   measure the claims of docs/benchmarks/ on this machine"
 	@echo "make format  reformat the sources"
 	@echo "make pre-commit  have lint and types checked at each commit"
 	@echo "make clean   remove what was built (not .venv)"
@@ -67,7 +67,7 @@ docs: $(VENV)/.installed-dev
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed-dev
-	@echo "segmend: measuring; results in benchmarks/results/ and docs/benchmarks.md"
+	@echo "segmend: measuring; results in benchmarks/results/ and docs/benchmarks/"
 	@$(BIN)/segmend bench --from benchmarks --out benchmarks/results
 
 format: $(VENV)/.installed-dev

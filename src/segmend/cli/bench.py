@@ -40,7 +40,7 @@ def bench(
         Path("benchmarks"), "--from", help="The benchmarks folder of a source checkout."
     ),
     out: Path | None = typer.Option(
-        None, "--out", help="Where outcomes go [default: its results/, and docs/benchmarks.md]."
+        None, "--out", help="Where outcomes go [default: its results/, and docs/]."
     ),
     only: list[str] = typer.Option([], "--only", help="Names to run; repeatable."),
     slow: bool | None = typer.Option(None, "--slow/--quick", help="Run the slow ones as well."),

@@ -52,7 +52,7 @@ class BiasField(nn.Module):
         logits (N, C, H, W), any H and W; images (N, 3, H, W) in [0, 1] if `image_channels`;
         returns (N, C, H, W) corrected logits.
 
-    Source: ours; measured beside the published recipe in docs/benchmarks.md.
+    Source: ours; measured beside the published recipe in docs/benchmarks/refine.md.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ Method = Literal["bias-field", "patch-refine-p0", "patch-refine-p4", "patch-refi
 class RefineOptions(BaseModel):
     """Settings of `Refiner.fit`; frozen, and saved with the refiner.
 
-    Defaults of the bias field are ours (docs/benchmarks.md); `published()` gives those of
+    Defaults of the bias field are ours (docs/benchmarks/refine.md); `published()` gives those of
     PatchRefineNet (Nagendra et al., WACV 2024, and its released code).
     """
 
