@@ -25,12 +25,12 @@ from rectify_gain import change, difference, mean_of, signed
 from tags_tables import (
     MAPS_OF,
     PAIRS,
-    PLAIN,
     PUBLISHED,
     RECTIFIED,
     collect_runs,
     collect_segmenters,
     having,
+    plain_of,
 )
 
 SETS = {"class": "objects", "all": "21 classes", "scenes": "scenes"}
@@ -129,7 +129,7 @@ def rectified(kept: Segmenters, title: str) -> Iterable[Row]:
         if not shared:
             continue
         both = (flat, "plain"), (full, BY_GATE)
-        before = kept.get(PLAIN.get(recipe, ""), {}).get("flat", {})
+        before = kept.get(plain_of(recipe), {}).get("flat", {})
         yield {
             "set": title,
             "masks of": recipe,

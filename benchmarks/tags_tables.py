@@ -77,8 +77,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "which was tried before and is no option any more; "
         "FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
-        "train.tagger, so its tag mAP is its own. To plain: to the plain method, as long trained; "
-        "to the recipe: to it as it is, or to the variant that the last comma follows."
+        "train.tagger, so its tag mAP is its own; min share: masks.min_share. "
+        "To plain: to the plain method, as long trained; to the recipe: to it as it is, or to the variant that the last comma follows."
     )
     again = "Every seed has masks of its own, of the training images; segmenters as above."
     for title, step, rows, notes in (
@@ -92,9 +92,14 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
             write_outcome(path, name=title, command=done, rows=rows, notes=notes)
 
 
+def plain_of(recipe: str) -> str:
+    """The plain method of a ++ recipe or of a variant of it; "" of a plain one."""
+    return PLAIN.get(recipe.partition(", ")[0], "")
+
+
 def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
     """What a ++ method's masks and a variant gain together over the plain method's, both."""
-    before = kept.get(PLAIN.get(recipe.partition(", ")[0], ""), {}).get("flat", {})
+    before = kept.get(plain_of(recipe), {}).get("flat", {})
     after = kept[recipe][str(row["variant"])]
     return change((before, "plain"), (after, str(row["read"])))
 
@@ -107,7 +112,7 @@ def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
     compared with that, too, instead of with the recipe.
     """
     base, _, variant = recipe.partition(", ")
-    plain = PLAIN.get(base, "")
+    plain = plain_of(recipe)
     alike = (f"{plain}, {part}" for part in (variant, variant.rpartition(", ")[2]))
     against = next((each for each in alike if each in runs), plain)
     before = recipe.rpartition(", ")[0]
