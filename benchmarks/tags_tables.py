@@ -78,7 +78,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
         "train.tagger, so its tag mAP is its own; min share: masks.min_share. "
-        "To plain: to the plain method, as long trained; to the recipe: to it as it is, or to the variant that the last comma follows."
+        "To plain: to the plain method, as long trained; to the recipe: to it as "
+        "it is, or to the variant that the last comma follows."
     )
     again = "Every seed has masks of its own, of the training images; segmenters as above."
     for title, step, rows, notes in (
