@@ -19,7 +19,7 @@ from context_gain import BEST, RECORDS
 from context_sets import SETS, Item
 from records import FOLDER, SUFFIX, read_record
 from rectify_bed import mean_iou_of, rate_of
-from rectify_gain import difference
+from rectify_tables import difference
 from segmend.context.evaluation import GRID, margin
 from segmend.context.inference import image_logits
 from segmend.context.networks import load_context

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from frozen_features import VOID, Cached, Halves, batches, cache, fast, replace_target, stacked
 from records import SUFFIX, keep_record
+from rectify_variants import Variant
 from segmend.data.tags import TagFolder
 from segmend.engine.seeds import derive_seed, seed_everything
 from segmend.metrics import boundary_counts, iou, out_of_candidate_counts, region_counts
@@ -32,24 +33,6 @@ from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec
 from segmend.tags.classifier_files import load_classifier
 
 CONTEXT = 32  # channels
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What is trained; `weight` 0 is without rectification."""
-
-    head: str = "hierarchical"
-    gate: bool = False
-    form: str = "foreground"
-    weight: float = 0.0
-    average: str = "oc"
-    adaptive: bool = False
-    dropped: str = "out"
-    background_joins: str = "always"
-    start: float = 0.2
-    margin: float = 0.0
-    strength: float = 1.0
-    tag_weight: float = 0.3
 
 
 @dataclass(frozen=True)

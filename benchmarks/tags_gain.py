@@ -33,7 +33,7 @@ import torch
 
 from records import FOLDER, SUFFIX, keep_record
 from rectify_bed import Bench, add_training
-from rectify_gain import variants
+from rectify_variants import variants
 from segmend.cli.run_options import resolve_run
 from segmend.data.masks import write_mask
 from segmend.data.tags import TagFolder
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--recipes", nargs="+", default=[r for pair in PAIRS.items() for r in pair])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--variants", nargs="+", help="segment: of rectify_gain.py")
+    parser.add_argument("--variants", nargs="+", help="segment: of rectify_variants.py")
     parser.add_argument("--as", dest="named", help="of recipes with other settings: 'ISL alone'")
     parser.add_argument("--masks", nargs="+", default=[], metavar="masks.KEY=VALUE",
                         help="with --as: other masks, of the recipe's own maps")  # fmt: skip

@@ -21,7 +21,7 @@ import torch
 from outcome import Cell, write_outcome
 from records import FOLDER
 from rectify_bed import mean_iou, rate_of
-from rectify_gain import change, difference, mean_of, signed
+from rectify_tables import change, difference, mean_of, signed
 from tags_tables import (
     MAPS_OF,
     PAIRS,

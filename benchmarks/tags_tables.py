@@ -11,7 +11,7 @@ import torch
 
 from outcome import Cell, write_outcome
 from records import SUFFIX, read_record, stem_of
-from rectify_gain import NOTES, change, collect, difference, rows_of, signed
+from rectify_tables import NOTES, change, collect, difference, rows_of, signed
 from segmend.metrics.contour import boundary_f
 from segmend.metrics.region import iou
 
@@ -33,7 +33,7 @@ PUBLISHED = "_published"
 `affinity-labels`, scores of a walk not at all."""
 
 RECTIFIED = ("gate + any every 1", "gate + foreground every 1")
-"""Variant of `rectify_gain.py` for data without and with a background class."""
+"""Variant of `rectify_variants.py` for data without and with a background class."""
 
 KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | {
     name.replace(" ", "_"): "segmenter with gate and rectification" for name in RECTIFIED
