@@ -27,8 +27,9 @@ from tags_tables import (
     PAIRS,
     PUBLISHED,
     RECTIFIED,
+    Runs,
+    Segmenters,
     collect_runs,
-    collect_segmenters,
     having,
     plain_of,
 )
@@ -55,8 +56,6 @@ MASKED, BY_GATE = "pred, tuned", "own, keep"
 SEGMENTERS = {"flat": "plain", "gate": "gate"} | dict.fromkeys(RECTIFIED, "gate, rectification")
 """Variant of the segmenter -> as the pages name it."""
 
-Runs = dict[str, dict[int, Any]]
-Segmenters = Mapping[str, Runs]
 Row = dict[str, Cell]
 
 
@@ -122,7 +121,7 @@ def rectified(kept: Segmenters, title: str) -> Iterable[Row]:
     "masked": by a classifier's tags. "all": with gate and rectification, masked by the gate's tags.
     "rectification's own": to the gate alone, both read plainly.
     """
-    for recipe, found in kept.items():
+    for recipe, found in sorted(kept.items()):
         flat, gate = found.get("flat", {}), found.get("gate", {})
         full: dict[int, Any] = next((found[name] for name in RECTIFIED if name in found), {})
         shared = shared_seeds(flat, full)
@@ -208,10 +207,9 @@ def main() -> None:
         runs[suffix] = {}
         for ending, title in SETS.items():
             folder = FOLDER / f"tags_gain_{ending}{suffix}"
-            runs[suffix][title] = collect_runs(folder)
-            gained += gains(runs[suffix][title], title, fewest)
             labels = LABELS.get(ending, "SegmentationClass")
-            kept = collect_segmenters(folder, sorted(runs[suffix][title]), labels)
+            runs[suffix][title], kept = collect_runs(folder, labels)
+            gained += gains(runs[suffix][title], title, fewest)
             mended += rectified(kept, title)
             if not suffix:
                 sure = doubtful(kept, runs[suffix][title], title)

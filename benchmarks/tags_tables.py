@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +34,16 @@ PUBLISHED = "_published"
 RECTIFIED = ("gate + any every 1", "gate + foreground every 1")
 """Variant of `rectify_variants.py` for data without and with a background class."""
 
-KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | {
-    name.replace(" ", "_"): "segmenter with gate and rectification" for name in RECTIFIED
-}
-"""How a segmenter is named in the table, by its variant's file."""
+KINDS = {"flat": "segmenter", "gate": "segmenter with gate"} | dict.fromkeys(
+    RECTIFIED, "segmenter with gate and rectification"
+)
+"""Variant of a segmenter -> how it is named in the table."""
+
+Runs = dict[str, dict[int, Any]]
+"""Recipe, with its variant, -> seed -> what `fit` kept."""
+
+Segmenters = dict[str, dict[str, dict[int, Any]]]
+"""Recipe -> variant of the segmenter -> seed -> what `segment` kept."""
 
 
 def tables(out: Path, options: argparse.Namespace, name: str) -> None:
@@ -50,11 +55,10 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         command += f" --name {options.name} --epochs {options.epochs}"
     if options.sets:
         command += f" --set {' '.join(options.sets)}"
-    runs = collect_runs(out)
+    runs, kept = collect_runs(out, options.labels)
     rated = {recipe: rows_for(recipe, runs) for recipe in runs}
     whole = [row for recipe, found in rated.items() if "," not in recipe for row in found]
     parts = [row for recipe, found in rated.items() if "," in recipe for row in found]
-    kept = collect_segmenters(out, runs, options.labels)
     segmenters = [
         {"masks of": recipe, **row, "to flat on plain masks": whole_gain(recipe, row, kept)}
         for recipe, found in kept.items()
@@ -98,14 +102,14 @@ def plain_of(recipe: str) -> str:
     return PLAIN.get(recipe.partition(", ")[0], "")
 
 
-def whole_gain(recipe: str, row: dict[str, Cell], kept: dict[str, Any]) -> str:
+def whole_gain(recipe: str, row: dict[str, Cell], kept: Segmenters) -> str:
     """What a ++ method's masks and a variant gain together over the plain method's, both."""
     before = kept.get(plain_of(recipe), {}).get("flat", {})
     after = kept[recipe][str(row["variant"])]
     return change((before, "plain"), (after, str(row["read"])))
 
 
-def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
+def rows_for(recipe: str, runs: Runs) -> list[dict[str, Cell]]:
     """A row a kind of mask: levels, and differences to the plain method.
 
     Of the same variant where there is one, or of its last part: "ISL .2 alone, 30 epochs" is
@@ -126,23 +130,22 @@ def rows_for(recipe: str, runs: dict[str, Any]) -> list[dict[str, Cell]]:
     return rows
 
 
-def collect_runs(out: Path) -> dict[str, dict[int, Any]]:
-    """Recipe, with its variant, -> seed -> what `fit` and `segment` kept."""
-    runs: dict[str, dict[int, Any]] = {}
+def collect_runs(out: Path, labels: str) -> tuple[Runs, Segmenters]:
+    """What `fit` kept, with the figures of the segmenters among its scores, and those segmenters.
+
+    Every record is read once.
+    """
+    runs: Runs = {}
     for path in sorted(out.glob(f"*{SUFFIX}")):
-        name = stem_of(path)
-        recipe, _, seed = name.rpartition("-")
-        run = read_record(path)
-        run["scores"] |= segmenter_scores(out / name)
-        runs.setdefault(recipe, {})[int(seed)] = run
-    return runs
-
-
-def collect_segmenters(
-    out: Path, recipes: Iterable[str], labels: str
-) -> dict[str, dict[str, dict[int, Any]]]:
-    """Recipe -> variant of the segmenter -> seed -> what `segment` kept."""
-    return {each: collect(out.glob(f"{each}-[0-9]/*{SUFFIX}"), labels) for each in recipes}
+        recipe, _, number = stem_of(path).rpartition("-")
+        runs.setdefault(recipe, {})[int(number)] = read_record(path)
+    segmenters = {each: collect(out.glob(f"{each}-[0-9]/*{SUFFIX}"), labels) for each in runs}
+    for recipe, found in segmenters.items():
+        for variant, kind in KINDS.items():
+            for seed, run in found.get(variant, {}).items():
+                scores = runs[recipe][seed]["scores"]
+                scores[f"{kind}, test"] = segmenter_scores(run["test"]["plain"])
+    return runs, segmenters
 
 
 def having(what: str, seeds: dict[int, Any]) -> dict[int, Any]:
@@ -174,21 +177,14 @@ def row_of(
     return row
 
 
-def segmenter_scores(run: Path) -> dict[str, Any]:
-    """Figures of the segmenters trained on a run's masks, as `fit` keeps those of maps."""
-    found: dict[str, Any] = {}
-    for path in sorted(run.glob(f"*{SUFFIX}")):
-        counts = read_record(path)["test"]["plain"]
-        region, boundary = counts["region"], counts["boundary"]
-        kind = KINDS.get(stem_of(path).rpartition("-")[0])
-        if kind is None:
-            continue
-        first = int(bool(counts["behind"][:, 0].any()))
-        found[f"{kind}, test"] = {
-            "region": region,
-            "boundary": boundary,
-            "mean_iou": float(iou(region.sum(0)).nanmean()),
-            "boundary_f": float(boundary_f(boundary.sum(0))[first:].nanmean()),
-            "tag_map": None,
-        }
-    return found
+def segmenter_scores(counts: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a segmenter from what was counted on test, as `fit` keeps those of maps."""
+    region, boundary = counts["region"], counts["boundary"]
+    first = int(bool(counts["behind"][:, 0].any()))
+    return {
+        "region": region,
+        "boundary": boundary,
+        "mean_iou": float(iou(region.sum(0)).nanmean()),
+        "boundary_f": float(boundary_f(boundary.sum(0))[first:].nanmean()),
+        "tag_map": None,
+    }
