@@ -43,7 +43,7 @@ from segmend.tags.background_choice import NO_DOUBT, WALK_POWERS
 from segmend.tags.classifier_files import TAGGER
 from segmend.tags.evaluation import TagScores, evaluate_cams, evaluate_masks
 from segmend.tags.jobs import draw_cams, make_masks, plain_options, train_tags
-from segmend.tags.options import CamOptions, MaskOptions
+from segmend.tags.options import MaskOptions
 from segmend.tags.pipeline import PipelineOptions
 from tags_tables import MAPS_OF, PAIRS, RECTIFIED, tables
 
@@ -108,9 +108,10 @@ def maps_and_masks(
     """Maps of all splits at the constant that is best on val, and the training masks."""
     constant: float | None = None
     found: dict[str, TagScores] = {}
+    drawing = options.cams.model_copy(update={"scales": (1.0,)})
     for split in SPLITS:
         cams = run / "cams" / split
-        draw_cams(CamOptions(scales=(1.0,)), run / "net", items[split], cams, progress=False)
+        draw_cams(drawing, run / "net", items[split], cams, progress=False)
         scores = evaluate_cams(cams, items[split], constant=constant, progress=False)
         if split == "val":
             constant = scores.constant

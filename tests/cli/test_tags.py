@@ -179,7 +179,9 @@ def test_every_method_has_a_recipe_and_one_with_the_losses_alone_added(name):
     assert boosted.train.fsl_weight > 0
     added = {"isl_weight", "fsl_weight", "fsl_form", "fsl_trust", "tagger"}
     assert boosted.train.model_dump(exclude=added) == plain.train.model_dump(exclude=added)
-    assert boosted.model_copy(update={"train": plain.train}) == plain
+    assert boosted.cams.plain_share in (0, "auto")
+    assert boosted.model_copy(update={"train": plain.train, "cams": plain.cams}) == plain
+    assert boosted.cams.model_copy(update={"plain_share": 0}) == plain.cams
 
 
 def test_a_stage_reads_its_section_of_a_recipe_that_goes_on_to_a_segmenter():

@@ -14,6 +14,7 @@ from segmend.tags.activation import (
     labels_from_cams,
     max_norm,
     normalise_cams,
+    share_classes,
     similarity_inputs,
 )
 
@@ -226,3 +227,27 @@ CAMS, ONE = torch.zeros(2, 3, 4, 4), torch.ones(2, 3)
 def test_errors_say_what_was_wanted(call, message):
     with pytest.raises(SegmendError, match=message):
         call()
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1), st.integers(0, 3))
+def test_shared_maps_keep_a_place_its_strength_and_change_whose_it_is(seed, share, count):
+    cams, plain = random_logits(seed, 2, 3, 4, 5), random_logits(seed + 1, 2, 3, 4, 5)
+    tags = (torch.arange(3) < count).repeat(2, 1).long()
+    found = share_classes(cams, plain, tags, share=share)
+    own, other = (normalise_cams(m, tags).clamp(min=0) for m in (cams, plain))
+    for n, c, y, x in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
+        votes = [(1 - share) * float(own[n, k, y, x]) + share * float(other[n, k, y, x])
+                 for k in range(3)]  # fmt: skip
+        part = votes[c] / max(votes) if max(votes) > 0 else 0
+        want = float(own[n, :, y, x].max()) * part
+        assert float(found[n, c, y, x]) == pytest.approx(want, rel=1e-9, abs=1e-12)
+    if count <= 1 or share == 0:
+        torch.testing.assert_close(found, own)
+
+
+def test_shares_and_shapes_that_make_no_sense_are_refused():
+    cams, tags = torch.rand(1, 2, 3, 3), torch.ones(1, 2)
+    with pytest.raises(SegmendError, match=r"share: want 0 to 1, got 1\.5"):
+        share_classes(cams, cams, tags, share=1.5)
+    with pytest.raises(SegmendError, match=r"plain: want the shape of cams, \(1, 2, 3, 3\), got"):
+        share_classes(cams, cams[:, :1], tags, share=0.5)

@@ -152,6 +152,41 @@ def normalise_cams(
     return maps.masked_fill(~check_tags(tags, cams)[:, :, None, None], absent)
 
 
+def share_classes(cams: Tensor, plain: Tensor, tags: Tensor, *, share: float) -> Tensor:
+    """Maps of one network, with another one's say in which class a place shows (ours).
+
+    A network that an add-on loss shapes knows where objects are and where they end, but may have
+    learned less about which is which than a plain one beside it. With m the normalised maps of
+    `cams` and p those of `plain`, a place keeps the most that any tag's m has there, and tags get
+    it by v = (1 - `share`) m + `share` p: out = max_k m_k * v / max_k v_k.
+
+    An image of one tag keeps its normalised map; so does every image with a share of 0.
+
+    Args:
+        cams, plain: class activation maps, float (N, C, h, w), summed over scales and flips.
+        tags: (N, C) in {0, 1}; maps of classes that are not tagged become 0.
+        share: of `plain`, from 0 to 1.
+
+    Returns:
+        (N, C, h, w) in [0, 1], float32 at least.
+
+    Raises:
+        SegmendError: a shape, dtype or option is not as above.
+    """
+    if not 0 <= share <= 1:
+        raise SegmendError(f"share: want 0 to 1, got {share}")
+    if cams.shape != plain.shape:
+        raise SegmendError(
+            f"plain: want the shape of cams, {tuple(cams.shape)}, got {tuple(plain.shape)}"
+        )
+    own = normalise_cams(cams, tags).clamp(min=0)
+    voted = (1 - share) * own + share * normalise_cams(plain, tags).clamp(min=0)
+    if voted.shape[1] == 0:
+        return voted
+    tiny = torch.finfo(voted.dtype).tiny
+    return own.amax(1, keepdim=True) * (voted / voted.amax(1, keepdim=True).clamp(min=tiny))
+
+
 def background_score(
     cams: Tensor, *, constant: float | None = None, power: float | None = None
 ) -> Tensor:

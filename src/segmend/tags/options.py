@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -86,6 +86,11 @@ class CamOptions(BaseModel):
     scales: tuple[float, ...] = Field((0.75, 1.0, 1.25), description="Of the image's sides.")
     flip: bool = Field(True, description="Also the mirrored image.")
     maps: MapKind = Field("cam", description="cam: the method's own; others: from gradients.")
+    plain_share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        0.0,
+        description="Say of the plain network beside the one that draws in which of its tags an "
+        "image shows where; auto: 0.5 in data without a background class, else 0.",
+    )
     tags_from: str = Field(
         "data", description="Or network: the run's own that tells tags; or another run's folder."
     )
