@@ -91,7 +91,7 @@ def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
             row: Row = {"recipe": recipe, "of": KINDS[what]}
             for title, runs in now.items():
                 pair = [having(what, of_same_maps(recipe, runs, before[title]))]
-                pair += [having(what, runs.get(recipe, {}))]
+                pair += [having(what, own_maps(recipe, runs))]
                 if shared := shared_seeds(*pair):
                     scores = [[of[seed]["scores"][what] for seed in shared] for of in pair]
                     found = "; ".join(paired(*scores, each) for each in ("region", "boundary"))
@@ -100,12 +100,17 @@ def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
                 yield row
 
 
+def own_maps(recipe: str, runs: Runs) -> dict[int, Any]:
+    """Runs of a recipe whose maps are of one network, as all were with the published refinement."""
+    return runs.get(f"{recipe}, own maps", runs.get(recipe, {}))
+
+
 def of_same_maps(recipe: str, runs: Runs, before: Runs) -> dict[int, Any]:
     """Published runs of a recipe from the very maps of `runs`, not from a network trained again."""
     source = MAPS_OF.get(recipe, recipe)
 
     def maps(of: Runs, seed: int) -> Any:
-        scores = of.get(source, {}).get(seed, {"scores": {}})["scores"]
+        scores = own_maps(source, of).get(seed, {"scores": {}})["scores"]
         return scores.get("maps, test", {}).get("region", torch.empty(0))
 
     return {
@@ -154,7 +159,7 @@ def doubtful(kept: Segmenters, runs: Runs, title: str) -> Iterable[Row]:
     `runs`: what was kept of the masks. Segmenters are read plainly. "left open": share of the
     training masks' pixels that have no label then.
     """
-    for recipe in (name for pair in PAIRS.items() for name in pair):
+    for recipe in (name.removesuffix(DOUBT) for name in kept if name.endswith(DOUBT)):
         whole, sure = (kept.get(f"{recipe}{doubt}", {}) for doubt in ("", DOUBT))
         for variant, words in SEGMENTERS.items():
             pair = whole.get(variant, {}), sure.get(variant, {})

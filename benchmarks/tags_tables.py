@@ -81,7 +81,8 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "which was tried before and is no option any more; "
         "FSL, ISL: train.fsl_weight, train.isl_weight, and where "
         "one stands alone without the other; from plain: train.start_from_tagger; one network: no "
-        "train.tagger, so its tag mAP is its own; min share: masks.min_share. "
+        "train.tagger, so its tag mAP is its own; own maps: cams.plain_share=0; twins: two plain "
+        "networks, the other seed's with cams.plain_share=0.5; min share: masks.min_share. "
         "To plain: to the plain method, as long trained; to the recipe: to it as "
         "it is, or to the variant that the last comma follows."
     )
