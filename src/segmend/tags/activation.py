@@ -181,8 +181,6 @@ def share_classes(cams: Tensor, plain: Tensor, tags: Tensor, *, share: float) ->
         )
     own = normalise_cams(cams, tags).clamp(min=0)
     voted = (1 - share) * own + share * normalise_cams(plain, tags).clamp(min=0)
-    if voted.shape[1] == 0:
-        return voted
     tiny = torch.finfo(voted.dtype).tiny
     return own.amax(1, keepdim=True) * (voted / voted.amax(1, keepdim=True).clamp(min=tiny))
 
