@@ -1,5 +1,4 @@
-"""What `tags_gain.py` measured, all sets side by side: the tables of docs/methods/tags.md and
-rectify.md.
+"""What `tags_gain.py` measured, all sets side by side: the tables of the pages of findings.
 
     python benchmarks/tags_overview.py --out benchmarks/results
 

@@ -199,7 +199,7 @@ def test_hierarchical_head_and_foreground_ranking_cannot_touch_the_background(se
 @given(st.integers(0, 10**6), st.sampled_from([0, None]), st.booleans())
 def test_where_a_label_is_a_candidate_cross_entropy_asks_for_more(seed, background, hierarchical):
     """So rectification adds least where every pixel has a label, and what it adds on objects is
-    at pixels of the background: see docs/methods/rectify.md."""
+    at pixels of the background: see docs/benchmarks/rectify-findings.md."""
     rng = torch.Generator().manual_seed(seed)
     logits, candidates = example(seed, background=background)
     foreground = candidates.clone()
