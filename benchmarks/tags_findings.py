@@ -13,12 +13,11 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from outcome import Cell, write_outcome
-from records import FOLDER
+from outcome import write_outcome
 from rectify_bed import rate_of
 from rectify_tables import change, mean_of, on_val
-from tags_overview import SETS, Row, level, paired, shared_seeds
-from tags_tables import PUBLISHED, RECTIFIED, Runs, Segmenters, collect_runs, having
+from tags_overview import KINDS, SETS, Row, collected, gained, level, shared_seeds
+from tags_tables import PUBLISHED, RECTIFIED, Runs, Segmenters
 
 SAMPLING = {
     "alone, at the published weight of 0.2": ("cam", "cam++, ISL .2 alone"),
@@ -87,26 +86,18 @@ RANKINGS = {
 }
 """Variant of `rectify_variants.py` -> as the page says it."""
 
-MAPS, MASKS, SEGMENTER = "maps, test", "masks, train", "segmenter, test"
-ALL = {
-    MAPS: "maps, test images",
-    MASKS: "masks, training images",
-    SEGMENTER: "segmenters, test images",
-}
+MAPS = "maps, test"
 
 
 def compared(
     runs: Runs, pairs: dict[str, tuple[str, str]], first: str, kinds: dict[str, str]
 ) -> Iterable[Row]:
     """A row a pair, a column a kind of mask: differences in mIoU; boundary F (seeds)."""
-    for words, pair in pairs.items():
+    for words, (before, after) in pairs.items():
         row: Row = {first: words}
         for what, title in kinds.items():
-            both = [having(what, runs.get(name, {})) for name in pair]
-            if seeds := shared_seeds(*both):
-                scores = [[of[seed]["scores"][what] for seed in seeds] for of in both]
-                found = "; ".join(paired(*scores, each) for each in ("region", "boundary"))
-                row[title] = f"{found} ({len(seeds)})"
+            if found := gained(runs.get(before, {}), runs.get(after, {}), what):
+                row[title] = found
         yield row
 
 
@@ -145,40 +136,31 @@ def at_every_pixel(kept: Segmenters) -> Iterable[Row]:
             continue
         both = [{seed: of[seed] for seed in seeds} for of in (gate, full)]
         rates = (mean_of(rate_of(r["test"]["plain"]["oc"]) for r in of.values()) for of in both)
-        row: dict[str, Cell] = {
+        yield {
             "masks of": recipe,
             "seeds": len(seeds),
             "test": change(*((of, "plain") for of in both)),
             "val": on_val(RECTIFIED[1], both[1], both[0])["to gate, val"],
             "out of candidates, %": " → ".join(rates),
         }
-        yield row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
-    usual, stuff = "SegmentationClass", "SegmentationAll"
-    labels = {"class": usual, "all": stuff, "scenes": usual}
-    before = {
-        ending: collect_runs(FOLDER / f"tags_gain_{ending}{PUBLISHED}", labels[ending])
-        for ending in SETS
-    }
+    before = {ending: collected(ending, PUBLISHED) for ending in SETS}
     objects, kept = before["class"]
-    now, _ = collect_runs(FOLDER / "tags_gain_all", stuff)
+    stuff, _ = collected("all")
+    training = {"maps, train": "maps, training images"}
     found = {
-        "sampling_trials": compared(
-            objects, SAMPLING, "importance sampling",
-            {"maps, train": "maps, training images", MAPS: "maps, test images",
-             MASKS: "masks, training images"},
-        ),
+        "sampling_trials": compared(objects, SAMPLING, "importance sampling", training | KINDS),
         "similarity_forms": forms({title: before[ending][0] for ending, title in SETS.items()}),
-        "plain_say": compared(now, SAY, "maps of", ALL),
-        "second_start": compared(now, START, "maps of", ALL),
+        "plain_say": compared(stuff, SAY, "maps of", KINDS),
+        "second_start": compared(stuff, START, "maps of", KINDS),
         "rectify_forms": rankings(kept),
         "every_pixel": at_every_pixel(kept),
-    }  # fmt: skip
+    }
     for name, rows in found.items():
         command = "python benchmarks/tags_findings.py"
         write_outcome(options.out / f"{name}.json", name=name, command=command, rows=list(rows))

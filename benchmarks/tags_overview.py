@@ -89,14 +89,22 @@ def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
         for what in list(KINDS)[1:]:
             row: Row = {"recipe": recipe, "of": KINDS[what]}
             for title, runs in now.items():
-                pair = [having(what, of_same_maps(recipe, runs, before[title]))]
-                pair += [having(what, own_maps(recipe, runs))]
-                if shared := shared_seeds(*pair):
-                    scores = [[of[seed]["scores"][what] for seed in shared] for of in pair]
-                    found = "; ".join(paired(*scores, each) for each in ("region", "boundary"))
-                    row[title] = f"{found} ({len(shared)})"
+                published = of_same_maps(recipe, runs, before[title])
+                if found := gained(published, own_maps(recipe, runs), what):
+                    row[title] = found
             if len(row) > 2:
                 yield row
+
+
+def gained(before: dict[int, Any], after: dict[int, Any], what: str) -> str:
+    """Differences in mIoU; boundary F (seeds) of runs that share seeds; "" of those that do not."""
+    pair = [having(what, runs) for runs in (before, after)]
+    shared = shared_seeds(*pair)
+    if not shared:
+        return ""
+    scores = [[of[seed]["scores"][what] for seed in shared] for of in pair]
+    found = "; ".join(paired(*scores, each) for each in ("region", "boundary"))
+    return f"{found} ({len(shared)})"
 
 
 def own_maps(recipe: str, runs: Runs) -> dict[int, Any]:
@@ -199,6 +207,12 @@ def shared_seeds(*runs: Mapping[int, Any]) -> list[int]:
     return sorted(set.intersection(*(set(of) for of in runs)))
 
 
+def collected(ending: str, suffix: str = "") -> tuple[Runs, Segmenters]:
+    """What was kept of a set, by the ending of its name; `suffix`: "" or `PUBLISHED`."""
+    labels = LABELS.get(ending, "SegmentationClass")
+    return collect_runs(FOLDER / f"tags_gain_{ending}{suffix}", labels)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -206,14 +220,12 @@ def main() -> None:
     found: dict[str, list[Row]] = {}
     runs: dict[str, dict[str, Runs]] = {}
     for suffix, fewest in (("", 1), (PUBLISHED, 2)):
-        gained = found[f"tags_overview{suffix}"] = []
+        better = found[f"tags_overview{suffix}"] = []
         mended = found[f"rectified_overview{suffix}"] = []
         runs[suffix] = {}
         for ending, title in SETS.items():
-            folder = FOLDER / f"tags_gain_{ending}{suffix}"
-            labels = LABELS.get(ending, "SegmentationClass")
-            runs[suffix][title], kept = collect_runs(folder, labels)
-            gained += gains(runs[suffix][title], title, fewest)
+            runs[suffix][title], kept = collected(ending, suffix)
+            better += gains(runs[suffix][title], title, fewest)
             mended += rectified(kept, title)
             if not suffix:
                 sure = doubtful(kept, runs[suffix][title], title)
