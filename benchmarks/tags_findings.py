@@ -17,7 +17,7 @@ from outcome import write_outcome
 from rectify_bed import rate_of
 from rectify_tables import change, mean_of, on_val
 from tags_overview import KINDS, SETS, Row, collected, gained, level, shared_seeds
-from tags_tables import PUBLISHED, RECTIFIED, Runs, Segmenters
+from tags_tables import PLAIN, PUBLISHED, RECTIFIED, Runs, Segmenters
 
 SAMPLING = {
     "alone, at the published weight of 0.2": ("cam", "cam++, ISL .2 alone"),
@@ -39,21 +39,24 @@ FORMS = {
 """Form of the similarity loss -> its runs on each set, all without trust."""
 
 SAY = {
-    "`cam++`": ("cam++, own maps", "cam++"),
-    "`seam++`": ("seam++, own maps", "seam++"),
-    "`affinitynet++`": ("affinitynet++, own maps", "affinitynet++"),
-    "`irn++`": ("irn++, own maps", "irn++"),
+    "`cam++`": ("cam++, from ImageNet, own maps", "cam++, from ImageNet"),
+    "`seam++`": ("seam++, from ImageNet, own maps", "seam++, from ImageNet"),
+    "`affinitynet++`": (
+        "affinitynet++, from ImageNet, own maps", "affinitynet++, from ImageNet"
+    ),
+    "`irn++`": ("irn++, from ImageNet, own maps", "irn++, from ImageNet"),
     "control: `cam`, by a second plain network": ("cam", "cam, twins"),
-    "`cam++` over that control": ("cam, twins", "cam++"),
-}
-"""Whose maps -> runs without and with another network's say, on MSRC's 21 classes."""
+    "`cam++` over that control": ("cam, twins", "cam++, from ImageNet"),
+}  # fmt: skip
+"""Whose maps -> runs without and with another network's say, on MSRC's 21 classes; all networks
+have started from ImageNet's weights."""
 
-START = {
-    "`cam++`, from the plain network": ("cam++", "cam++, from plain"),
-    "so, over plain `cam`": ("cam", "cam++, from plain"),
+START = {f"`{recipe}`": (f"{recipe}, from ImageNet", recipe) for recipe in PLAIN} | {
+    "control: `cam`, twice as long trained": ("cam", "cam, 20 epochs"),
+    "`cam++` over that control": ("cam, 20 epochs", "cam++"),
 }
-"""Where the second network starts -> runs from ImageNet's weights and from the plain network, on
-MSRC's 21 classes."""
+"""Whose second network -> runs where it starts from ImageNet's weights and from the plain network,
+on MSRC's 21 classes."""
 
 RANKINGS = {
     "flat": "none: plain training",

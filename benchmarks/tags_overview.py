@@ -108,8 +108,11 @@ def gained(before: dict[int, Any], after: dict[int, Any], what: str) -> str:
 
 
 def own_maps(recipe: str, runs: Runs) -> dict[int, Any]:
-    """Runs of a recipe whose maps are of one network, as all were with the published refinement."""
-    return runs.get(f"{recipe}, own maps", runs.get(recipe, {}))
+    """Runs of a recipe whose maps are of one network that has started from ImageNet's weights.
+
+    So were all with the published refinement; later ones that differ have their variant of it.
+    """
+    return runs.get(f"{recipe}, from ImageNet, own maps", runs.get(recipe, {}))
 
 
 def of_same_maps(recipe: str, runs: Runs, before: Runs) -> dict[int, Any]:

@@ -61,9 +61,27 @@ def test_a_plain_network_beside_leaves_the_other_as_it_would_be_alone(items, tmp
     assert record["options"] == plain.model_dump(mode="json")  # whatever was added
 
 
+@pytest.mark.parametrize(("first", "background"), [(0, 0), (1, None)])
+def test_auto_starts_from_the_plain_network_without_a_background_class(
+    items, tmp_path, first, background
+):
+    """Class 0 of the scenes is their background."""
+    given = TagFolder(items.root, classes=items.classes[first:], with_masks=False)
+    assert given.background == background
+    options = TagOptions(epochs=1, crop=64, output_stride=16, threads=1, tagger=True, fsl_weight=2)
+    weights = {}
+    for start in (False, True, "auto"):
+        changed = options.model_copy(update={"start_from_tagger": start})
+        train_tags(changed, given, tmp_path / str(start), progress=False)
+        weights[start] = load_file(tmp_path / str(start) / "model.safetensors")["head.weight"]
+    assert not torch.equal(weights[False], weights[True])
+    assert torch.equal(weights["auto"], weights[background is None])
+
+
 def test_a_start_from_the_plain_network_wants_one():
     with pytest.raises(ValueError, match="wants tagger"):
         TagOptions(start_from_tagger=True)
+    assert not TagOptions(start_from_tagger="auto").tagger
 
 
 @pytest.mark.parametrize(

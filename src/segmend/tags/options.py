@@ -67,13 +67,15 @@ class TagOptions(PlainTagOptions):
     tagger: bool = Field(
         False, description="First train a plain network, which tells tags; the other draws maps."
     )
-    start_from_tagger: bool = Field(
-        False, description="The network of maps starts from the plain one, not from its weights."
+    start_from_tagger: bool | Literal["auto"] = Field(
+        False,
+        description="The network of maps starts from the plain one, not from its weights; auto: in "
+        "data without a background class, where there is a plain one.",
     )
 
     @model_validator(mode="after")
     def _has_its_start(self) -> TagOptions:
-        if self.start_from_tagger and not self.tagger:
+        if self.start_from_tagger is True and not self.tagger:
             raise ValueError("start_from_tagger: wants tagger")
         return self
 
