@@ -29,12 +29,16 @@ def write_outcome(
     command: str,
     rows: Sequence[dict[str, Cell]],
     notes: Sequence[str] = (),
+    measured: bool = True,
 ) -> None:
-    """Write a benchmark's outcome; `rows` all have the same columns, `command` repeats it."""
+    """Write a benchmark's outcome; `rows` all have the same columns, `command` repeats it.
+
+    Not `measured`: put together from other outcomes, so that this machine has no part in it.
+    """
     outcome = {
         "name": name,
         "command": command,
-        "machine": machine(),
+        **({"machine": machine()} if measured else {}),
         "rows": list(rows),
         "notes": list(notes),
     }

@@ -1,4 +1,4 @@
-"""Fill the tables of docs/ from benchmarks/results/*.json; none is typed by hand.
+"""Fill the tables of docs/ and README from benchmarks/results/*.json; none is typed by hand.
 
 A page says where a table goes: between `<!-- begin:NAME -->` and `<!-- end:NAME -->`.
 
@@ -33,14 +33,15 @@ def cell(value: Any) -> str:
 
 
 def table(outcome: dict[str, Any]) -> str:
-    """One outcome as a markdown table with its notes, command and machine below."""
+    """One outcome as a markdown table with its notes below, and how it was measured, if it was."""
     rows = outcome["rows"]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(c)) for c in columns) + " |" for row in rows]
-    lines += ["", *(f"- {note}" for note in outcome.get("notes", []))]
-    lines += [f"- Made by `{outcome['command']}` on {outcome['machine']}.", ""]
-    return "\n".join(lines)
+    below = [f"- {note}" for note in outcome.get("notes", [])]
+    if "machine" in outcome:
+        below.append(f"- Made by `{outcome['command']}` on {outcome['machine']}.")
+    return "\n".join([*lines, "", *below, *([""] if below else [])])
 
 
 def render(pages: dict[Path, str], outcomes: dict[str, dict[str, Any]]) -> dict[Path, str]:
@@ -74,11 +75,13 @@ def read_outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="the folder with the pages")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="the pages; README is beside it")
     parser.add_argument("--out", type=Path, help="folder for the pages; default: where they are")
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
     options = parser.parse_args()
-    old = {path: path.read_text("utf-8") for path in sorted(options.docs.rglob("*.md"))}
+    readme = options.docs.parent / "README.md"
+    paths = [*([readme] if readme.exists() else []), *sorted(options.docs.rglob("*.md"))]
+    old = {path: path.read_text("utf-8") for path in paths}
     old = {path: page for path, page in old.items() if PLACE.search(page)}
     new = render(old, read_outcomes(options.results))
     stale = [path for path in new if new[path] != old[path]]
@@ -87,7 +90,8 @@ def main() -> int:
             print(f"{path}: stale; run python benchmarks/render.py", file=sys.stderr)
         return int(bool(stale))
     for path in new if options.out else stale:
-        target = options.out / path.relative_to(options.docs) if options.out else path
+        place = readme.name if path == readme else path.relative_to(options.docs)
+        target = options.out / place if options.out else path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(new[path], "utf-8")
     return 0

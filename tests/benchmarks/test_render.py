@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 RENDER = Path(__file__).resolve().parents[2] / "benchmarks" / "render.py"
-OUTCOME = {
+OUTCOME: dict[str, Any] = {
     "name": "speed",
     "command": "python benchmarks/speed.py",
     "machine": "a machine",
@@ -80,3 +80,21 @@ def test_tables_may_be_on_several_pages(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "page.md: stale" in done.stderr
     assert "deep.md" not in done.stderr
+
+
+def test_what_was_put_together_from_other_outcomes_names_no_machine(tmp_path: Path) -> None:
+    made = {key: value for key, value in OUTCOME.items() if key not in ("machine", "notes")}
+    assert render(tmp_path, PAGE, made).returncode == 0
+    assert (tmp_path / "docs" / "page.md").read_text().endswith(
+        "| c | – | – | – |\n\n<!-- end:speed -->\n\ntext\n"
+    )
+
+
+def test_readme_beside_the_docs_is_filled_too(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(PAGE)
+    assert render(tmp_path, "# no table\n", OUTCOME).returncode == 0
+    assert "12.35" in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text(PAGE)
+    done = render(tmp_path, "# no table\n", OUTCOME, check=True)
+    assert done.returncode == 1
+    assert "README.md: stale" in done.stderr
