@@ -95,11 +95,15 @@ MAPS = "maps, test"
 def compared(
     runs: Runs, pairs: dict[str, tuple[str, str]], first: str, kinds: dict[str, str]
 ) -> Iterable[Row]:
-    """A row a pair, a column a kind of mask: differences in mIoU; boundary F (seeds)."""
+    """A row a pair, a column a kind of mask: differences in mIoU; boundary F (seeds).
+
+    Raises:
+        KeyError: a run that a pair names has no record.
+    """
     for words, (before, after) in pairs.items():
         row: Row = {first: words}
         for what, title in kinds.items():
-            if found := gained(runs.get(before, {}), runs.get(after, {}), what):
+            if found := gained(runs[before], runs[after], what):
                 row[title] = found
         yield row
 
