@@ -58,6 +58,13 @@ START = {f"`{recipe}`": (f"{recipe}, from ImageNet", recipe) for recipe in PLAIN
 """Whose second network -> runs where it starts from ImageNet's weights and from the plain network,
 on MSRC's 21 classes."""
 
+WALK = {
+    "`irn`, 256 → 32 steps": ("irn", "irn, 32 steps"),
+    "`irn++`, 256 → 32 steps": ("irn++", "irn++, 32 steps"),
+    "`irn` → `irn++`, both with 32": ("irn, 32 steps", "irn++, 32 steps"),
+}
+"""Length of IRN's walk -> runs to compare, on MSRC's 21 classes."""
+
 RANKINGS = {
     "flat": "none: plain training",
     "flat + adaptive all .1": "published form as inferred: `all`, adaptive split",
@@ -165,6 +172,7 @@ def main() -> None:
         "similarity_forms": forms({title: before[ending][0] for ending, title in SETS.items()}),
         "plain_say": compared(stuff, SAY, "maps of", KINDS),
         "second_start": compared(stuff, START, "maps of", KINDS),
+        "irn_walk": compared(stuff, WALK, "masks of", KINDS),
         "rectify_forms": rankings(kept),
         "every_pixel": at_every_pixel(kept),
     }
