@@ -85,9 +85,8 @@ def test_tables_may_be_on_several_pages(tmp_path: Path) -> None:
 def test_what_was_put_together_from_other_outcomes_names_no_machine(tmp_path: Path) -> None:
     made = {key: value for key, value in OUTCOME.items() if key not in ("machine", "notes")}
     assert render(tmp_path, PAGE, made).returncode == 0
-    assert (tmp_path / "docs" / "page.md").read_text().endswith(
-        "| c | – | – | – |\n\n<!-- end:speed -->\n\ntext\n"
-    )
+    page = (tmp_path / "docs" / "page.md").read_text()
+    assert page.endswith("| c | – | – | – |\n\n<!-- end:speed -->\n\ntext\n")
 
 
 def test_readme_beside_the_docs_is_filled_too(tmp_path: Path) -> None:
