@@ -145,7 +145,8 @@ def test_recipes_of_all_methods_are_valid_and_the_add_ons_are_all_that_differs(n
     if "++" in name:
         plain = resolve_run(name.replace("++", ""), [], epochs=None, seed=3).train.model_dump()
         extra = {k for k, v in options.train.model_dump().items() if v != plain[k]}
-        assert extra <= {"isl_weight", "fsl_weight", "fsl_form", "fsl_trust", "tagger"}
+        losses = {"isl_weight", "fsl_weight", "fsl_form", "fsl_trust"}
+        assert extra <= losses | {"tagger", "start_from_tagger"}
         assert "fsl_weight" in extra
 
 
