@@ -9,14 +9,14 @@ bold where its interval lies above 0; in parentheses the number of seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from outcome import Cell, write_outcome
+from render import HERE, read_outcomes
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = HERE / "results"
 
 Row = dict[str, Cell]
 Tables = dict[str, list[Row]]
@@ -71,10 +71,8 @@ def tags(found: Tables) -> Iterable[Row]:
         row: Row = {first: words}
         for name, title in SETS.items():
             each = one(found, "tags_overview", {"set": name, "recipe": "cam", "of": kind})
-            row[title] = (
-                f"{each['plain']} → {each['`++`']}, {emphasised(each['mIoU, difference'])} "
-                f"({each['seeds']})"
-            )
+            added = gain(each["mIoU, difference"], each["seeds"])
+            row[title] = f"{each['plain']} → {each['`++`']}, {added}"
         yield row
     both: list[Row] = [
         {first: "those of `cam++`: plain → with gate, rectification and masking by the gate"},
@@ -82,10 +80,8 @@ def tags(found: Tables) -> Iterable[Row]:
     ]
     for name, title in SETS.items():
         each = one(found, "rectified_overview", {"set": name, "masks of": "cam++"})
-        both[0][title] = (
-            f"{each['plain']} → {each['all']}, {emphasised(each['all, to plain'])} "
-            f"({each['seeds']})"
-        )
+        added = gain(each["all, to plain"], each["seeds"])
+        both[0][title] = f"{each['plain']} → {each['all']}, {added}"
         both[1][title] = RATES.sub(r"\1% → \2%", str(each["out of candidates, %"]))
     yield from both
 
@@ -98,7 +94,7 @@ def plus(found: Tables) -> Iterable[Row]:
             for name, title in SETS.items():
                 wanted = {"set": name, "recipe": recipe, "of": kind}
                 for each in rows_like(found["tags_overview"], wanted):
-                    row[title] = f"{emphasised(each['mIoU, difference'])} ({each['seeds']})"
+                    row[title] = gain(each["mIoU, difference"], each["seeds"])
             if len(row) > 2:
                 yield row
 
@@ -126,7 +122,7 @@ def context(found: Tables) -> Iterable[Row]:
         row: Row = {"from masks (CoLab), Dice": task, "plain": plain["dice"]}
         for method, title in SPLITS.items():
             for each in rows_like(found[outcome], {"method": method, "merge": "sum"}):
-                row[title] = f"{emphasised(each['dice difference'])} ({each['seeds']})"
+                row[title] = gain(each["dice difference"], each["seeds"])
         yield row
 
 
@@ -141,7 +137,7 @@ def refined(found: Tables) -> Iterable[Row]:
             yield {
                 "from a model's maps (PatchRefineNet, bias field), IoU": f"{task}, {base}",
                 "base": before["pooled IoU"],
-                "refined behind the gate": f"{emphasised(after['difference'])} ({after['fits']})",
+                "refined behind the gate": gain(after["difference"], after["fits"]),
             }
 
 
@@ -152,6 +148,11 @@ TABLES = {
     "summary_context": context,
     "summary_refined": refined,
 }
+
+
+def gain(difference: Cell, seeds: Cell) -> str:
+    """A difference and of how many seeds it is."""
+    return f"{emphasised(difference)} ({seeds})"
 
 
 def emphasised(difference: Cell) -> str:
@@ -184,9 +185,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found: Tables = {}
-    for path in sorted(options.results.glob("*.json")):
-        found[path.stem] = json.loads(path.read_text("utf-8"))["rows"]
+    found = {name: outcome["rows"] for name, outcome in read_outcomes(options.results).items()}
     for name, make in TABLES.items():
         write_outcome(
             options.out / f"{name}.json",

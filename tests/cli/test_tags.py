@@ -177,9 +177,9 @@ def test_every_method_has_a_recipe_and_one_with_the_losses_alone_added(name):
     assert plain.train.method == METHODS[name]
     assert plain.train.fsl_weight == plain.train.isl_weight == 0
     assert boosted.train.fsl_weight > 0
-    added = {"isl_weight", "fsl_weight", "fsl_form", "fsl_trust", "tagger"}
+    losses = {"isl_weight", "fsl_weight", "fsl_form", "fsl_trust"}
+    added = losses | {"tagger", "start_from_tagger"}
     assert boosted.train.start_from_tagger in (plain.train.start_from_tagger, "auto")
-    added |= {"start_from_tagger"}
     assert boosted.train.model_dump(exclude=added) == plain.train.model_dump(exclude=added)
     assert boosted.cams.plain_share in (0, "auto")
     assert boosted.model_copy(update={"train": plain.train, "cams": plain.cams}) == plain
