@@ -17,7 +17,7 @@ from outcome import write_outcome
 from rectify_bed import rate_of
 from rectify_tables import change, mean_of, on_val
 from tags_overview import KINDS, SETS, Row, collected, gained, level, shared_seeds
-from tags_tables import PLAIN, PUBLISHED, RECTIFIED, Runs, Segmenters
+from tags_tables import PUBLISHED, RECTIFIED, Runs, Segmenters
 
 SAMPLING = {
     "alone, at the published weight of 0.2": ("cam", "cam++, ISL .2 alone"),
@@ -44,14 +44,20 @@ SAY = {
     "`affinitynet++`": (
         "affinitynet++, from ImageNet, own maps", "affinitynet++, from ImageNet"
     ),
-    "`irn++`": ("irn++, from ImageNet, own maps", "irn++, from ImageNet"),
+    "`irn++`, 256 steps": (
+        "irn++, from ImageNet, own maps, 256 steps", "irn++, from ImageNet, 256 steps"
+    ),
     "control: `cam`, by a second plain network": ("cam", "cam, twins"),
     "`cam++` over that control": ("cam, twins", "cam++, from ImageNet"),
 }  # fmt: skip
 """Whose maps -> runs without and with another network's say, on MSRC's 21 classes; all networks
 have started from ImageNet's weights."""
 
-START = {f"`{recipe}`": (f"{recipe}, from ImageNet", recipe) for recipe in PLAIN} | {
+START = {
+    "`cam++`": ("cam++, from ImageNet", "cam++"),
+    "`seam++`": ("seam++, from ImageNet", "seam++"),
+    "`affinitynet++`": ("affinitynet++, from ImageNet", "affinitynet++"),
+    "`irn++`, 256 steps": ("irn++, from ImageNet, 256 steps", "irn++, 256 steps"),
     "control: `cam`, twice as long trained": ("cam", "cam, 20 epochs"),
     "`cam++` over that control": ("cam, 20 epochs", "cam++"),
 }
@@ -59,11 +65,12 @@ START = {f"`{recipe}`": (f"{recipe}, from ImageNet", recipe) for recipe in PLAIN
 on MSRC's 21 classes."""
 
 WALK = {
-    "`irn`, 256 → 32 steps": ("irn", "irn, 32 steps"),
-    "`irn++`, 256 → 32 steps": ("irn++", "irn++, 32 steps"),
-    "`irn` → `irn++`, both with 32": ("irn, 32 steps", "irn++, 32 steps"),
+    "`irn`, 256 → 32 steps": ("irn, 256 steps", "irn"),
+    "`irn++`, 256 → 32 steps": ("irn++, 256 steps", "irn++"),
+    "`irn` → `irn++`, both with 256": ("irn, 256 steps", "irn++, 256 steps"),
+    "`irn` → `irn++`, both with 32": ("irn", "irn++"),
 }
-"""Length of IRN's walk -> runs to compare, on MSRC's 21 classes."""
+"""Length of IRN's walk -> runs to compare, on all sets."""
 
 RANKINGS = {
     "flat": "none: plain training",
@@ -165,14 +172,19 @@ def main() -> None:
     options = parser.parse_args()
     before = {ending: collected(ending, PUBLISHED) for ending in SETS}
     objects, kept = before["class"]
-    stuff, _ = collected("all")
+    now = {title: collected(ending)[0] for ending, title in SETS.items()}
+    stuff = now[SETS["all"]]
     training = {"maps, train": "maps, training images"}
     found = {
         "sampling_trials": compared(objects, SAMPLING, "importance sampling", training | KINDS),
         "similarity_forms": forms({title: before[ending][0] for ending, title in SETS.items()}),
         "plain_say": compared(stuff, SAY, "maps of", KINDS),
         "second_start": compared(stuff, START, "maps of", KINDS),
-        "irn_walk": compared(stuff, WALK, "masks of", KINDS),
+        "irn_walk": [
+            {"set": title, **row}
+            for title, runs in now.items()
+            for row in compared(runs, WALK, "masks of", KINDS)
+        ],
         "rectify_forms": rankings(kept),
         "every_pixel": at_every_pixel(kept),
     }

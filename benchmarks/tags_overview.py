@@ -108,11 +108,13 @@ def gained(before: dict[int, Any], after: dict[int, Any], what: str) -> str:
 
 
 def own_maps(recipe: str, runs: Runs) -> dict[int, Any]:
-    """Runs of a recipe whose maps are of one network that has started from ImageNet's weights.
+    """Runs of a recipe with the maps and the walk that all had with the published refinement.
 
-    So were all with the published refinement; later ones that differ have their variant of it.
+    Maps of one network that has started from ImageNet's weights, IRN's walk of 256 steps; later
+    runs that differ have their variant of it.
     """
-    return runs.get(f"{recipe}, from ImageNet, own maps", runs.get(recipe, {}))
+    then = (", from ImageNet, own maps, 256 steps", ", from ImageNet, own maps", ", 256 steps", "")
+    return next((runs[name] for ending in then if (name := f"{recipe}{ending}") in runs), {})
 
 
 def of_same_maps(recipe: str, runs: Runs, before: Runs) -> dict[int, Any]:

@@ -83,7 +83,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "other; from plain, from ImageNet: train.start_from_tagger=true, false; one network: no "
         "train.tagger, so its tag mAP is its own; own maps: cams.plain_share=0; twins: two plain "
         "networks, the other seed's with cams.plain_share=0.5; min share: masks.min_share; "
-        "32 steps: masks.walk_steps. "
+        "256 steps: masks.walk_steps. "
         "To plain: to the plain method, as long trained; to the recipe: to it as "
         "it is, or to the variant that the last comma follows."
     )
