@@ -2,10 +2,11 @@
 
     python benchmarks/tags_overview.py --out benchmarks/results
 
-From the records alone: `++` recipes against their plain methods, also with masks refined as
-published, where more than one seed was; the small recipes' CRF against the published refinement, on
-the same maps; gate, rectification and masking against plain segmenters, on masks of both; and what
-segmenters gain where masks leave open what is doubtful (`tags_gain.py --as "min share .5"`).
+From the records alone: `++` recipes against their plain methods, seed by seed, too, and with masks
+refined as published, where more than one seed was; the small recipes' CRF against the published
+refinement, on the same maps; gate, rectification and masking against plain segmenters, on masks of
+both; and what segmenters gain where masks leave open what is doubtful (`tags_gain.py --as
+"min share .5"`).
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ SETS = {"class": "objects", "all": "21 classes", "scenes": "scenes"}
 LABELS = {"all": "SegmentationAll"}
 """Of the sets whose labels are not VOC's usual ones."""
 
+SEGMENTER = "segmenter, test"
+SEEDS = range(5)
+
 KINDS = {
     "maps, test": "maps, test images",
     "masks, train": "masks, training images",
-    "segmenter, test": "a segmenter trained on them, test images",
+    SEGMENTER: "a segmenter trained on them, test images",
 }
 """As `tags_gain.py` names what it scored -> as the pages do."""
 
@@ -78,6 +82,21 @@ def gains(runs: Runs, title: str, fewest: int) -> Iterable[Row]:
                 "mIoU, difference": paired(*scores, "region"),
                 "boundary F, difference": paired(*scores, "boundary"),
             }
+
+
+def seeds_apart(runs: Runs, title: str) -> Iterable[Row]:
+    """A row a method, a column a seed: what `++` gains in mIoU of that training's segmenter."""
+    for plain, plus in PAIRS.items():
+        pair = [having(SEGMENTER, runs.get(recipe, {})) for recipe in (plain, plus)]
+        if not (shared := shared_seeds(*pair)):
+            continue
+        row: Row = {"set": title, "recipe": plus}
+        for seed in SEEDS:
+            row[f"seed {seed}"] = None
+            if seed in shared:
+                before, after = (of[seed]["scores"][SEGMENTER]["mean_iou"] for of in pair)
+                row[f"seed {seed}"] = f"{100 * (after - before):+.1f}"
+        yield row
 
 
 def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
@@ -233,6 +252,7 @@ def main() -> None:
             better += gains(runs[suffix][title], title, fewest)
             mended += rectified(kept, title)
             if not suffix:
+                found.setdefault("tags_seeds", []).extend(seeds_apart(runs[suffix][title], title))
                 sure = doubtful(kept, runs[suffix][title], title)
                 found.setdefault("doubtful_overview", []).extend(sure)
     found["crf_reach"] = list(reach(runs[""], runs[PUBLISHED]))
