@@ -41,7 +41,10 @@ LABELS = {"all": "SegmentationAll"}
 """Of the sets whose labels are not VOC's usual ones."""
 
 SEGMENTER = "segmenter, test"
+"""A segmenter's scores, as `tags_gain.py` names them."""
+
 SEEDS = range(5)
+"""As many as HFPL's paper has; a column each."""
 
 KINDS = {
     "maps, test": "maps, test images",
@@ -90,13 +93,14 @@ def seeds_apart(runs: Runs, title: str) -> Iterable[Row]:
         pair = [having(SEGMENTER, runs.get(recipe, {})) for recipe in (plain, plus)]
         if not (shared := shared_seeds(*pair)):
             continue
-        row: Row = {"set": title, "recipe": plus}
-        for seed in SEEDS:
-            row[f"seed {seed}"] = None
-            if seed in shared:
-                before, after = (of[seed]["scores"][SEGMENTER]["mean_iou"] for of in pair)
-                row[f"seed {seed}"] = f"{100 * (after - before):+.1f}"
-        yield row
+        before, after = (
+            {seed: 100 * run["scores"][SEGMENTER]["mean_iou"] for seed, run in of.items()}
+            for of in pair
+        )
+        yield {"set": title, "recipe": plus} | {
+            f"seed {seed}": f"{after[seed] - before[seed]:+.1f}" if seed in shared else None
+            for seed in SEEDS
+        }
 
 
 def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
