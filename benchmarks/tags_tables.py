@@ -71,10 +71,10 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "boundary F: over object classes (HFPL's protocol, absent classes left out).",
         "Differences with the same seeds, 95% paired bootstrap intervals over images, averaged "
         "over seeds. Seeds were trained on machines with bfloat16 in hardware, in it, and without, "
-        "in float32; a difference is of one precision, but to variants in the ablation and for "
-        "seed 0 of cam++ on scenes.",
+        "in float32; a difference is of one precision, but to variants in the ablation and, on "
+        "masks refined as published, for seed 0 of cam++ on scenes.",
     )
-    control = "ellipse: the control that learns nothing."
+    control = "ellipse: the control that learns nothing; truth: true masks for pseudo-masks."
     equal = (
         "Variants are named by `--set`: binomial, multinomial, competitive: train.fsl_form; "
         "with trust, without trust: train.fsl_trust; all trusted: so for images of one tag, too, "
