@@ -65,7 +65,9 @@ RECTIFY: tuple[Pair, ...] = (
         gained=0.0449,
         affected=0.1144,
     ),
+    Pair("all, masks of affinitynet++", reachable=0.1833, gained=0.0594, affected=0.1202),
     Pair("all, masks of cam++", reachable=0.1761, gained=0.0625, affected=0.1127),
+    Pair("all, masks of seam++", reachable=0.1808, gained=0.0581, affected=0.1189),
     Pair("all, masks of cam++, from ImageNet", reachable=0.1674, gained=0.0529, affected=0.1073),
     Pair(
         "all, masks of cam++, from ImageNet, own maps",
