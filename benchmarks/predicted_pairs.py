@@ -29,7 +29,7 @@ from segmend.diagnose.reading import TensorCases
 from segmend.diagnose.recovered import Pair
 from segmend.diagnose.result import Addon
 from segmend.diagnose.verdict import reachable_gain
-from tags_tables import PUBLISHED, RECTIFIED
+from tags_tables import AGAIN, PUBLISHED, RECTIFIED
 
 GATED, OPEN = "bias field with guide, gated", "bias field with guide, always on"
 TUNED = "base, threshold tuned"
@@ -153,7 +153,8 @@ def segmenters(kind: Path) -> dict[str, list[tuple[Any, Any]]]:
             if other.exists():
                 pair = read_record(path), read_record(other)
                 if "true" in pair[0].get("val", {}):
-                    found.setdefault(path.parent.name.rpartition("-")[0], []).append(pair)
+                    recipe = path.parent.name.rpartition("-")[0].removesuffix(AGAIN)
+                    found.setdefault(recipe, []).append(pair)
     return found
 
 

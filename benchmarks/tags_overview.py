@@ -31,7 +31,7 @@ from tags_tables import (
     Segmenters,
     collect_runs,
     having,
-    plain_of,
+    plain_segmenters,
 )
 
 SETS = {"class": "objects", "all": "21 classes", "scenes": "scenes"}
@@ -168,7 +168,7 @@ def rectified(kept: Segmenters, title: str) -> Iterable[Row]:
         if not shared:
             continue
         both = (flat, "plain"), (full, BY_GATE)
-        before = kept.get(plain_of(recipe), {}).get("flat", {})
+        before = plain_segmenters(recipe, kept)
         yield {
             "set": title,
             "masks of": recipe,

@@ -31,6 +31,11 @@ PUBLISHED = "_published"
 """Ends the name of a set's records whose masks were refined as published: maps by the dense CRF
 `affinity-labels`, scores of a walk not at all."""
 
+AGAIN = ", again"
+"""Ends the name of a recipe whose network of a seed was gone when its segmenters with gates were
+to be trained, so that all of the seed was done again, plain method and `++`, with `--as again`.
+What `++` gains is told of the first training, what gates gain of this one."""
+
 RECTIFIED = ("gate + any every 1", "gate + foreground every 1")
 """Variant of `rectify_variants.py` for data without and with a background class."""
 
@@ -83,15 +88,18 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "other; from plain, from ImageNet: train.start_from_tagger=true, false; one network: no "
         "train.tagger, so its tag mAP is its own; own maps: cams.plain_share=0; twins: two plain "
         "networks, the other seed's with cams.plain_share=0.5; min share: masks.min_share; "
-        "256 steps: masks.walk_steps. "
+        "256 steps: masks.walk_steps; again: nothing, a seed's second training, for gates. "
         "To plain: to the plain method, as long trained; to the recipe: to it as "
         "it is, or to the variant that the last comma follows."
     )
-    again = "Every seed has masks of its own, of the training images; segmenters as above."
+    apart = (
+        "Every seed has masks of its own, of the training images; segmenters as above. Seeds whose "
+        "masks were gone were trained again, which the table of variants calls so."
+    )
     for title, step, rows, notes in (
         (name, "fit|segment|table", whole, [*said, control]),
         (f"{name}_ablation", "fit --as NAME", parts, [*said, equal]),
-        (name.replace("tags", "rectified"), "segment|table", segmenters, [*NOTES, again]),
+        (name.replace("tags", "rectified"), "segment|table", segmenters, [*NOTES, apart]),
     ):
         if rows:
             path = options.out / f"{title}.json"
@@ -104,9 +112,16 @@ def plain_of(recipe: str) -> str:
     return PLAIN.get(recipe.partition(", ")[0], "")
 
 
+def plain_segmenters(recipe: str, kept: Segmenters) -> dict[int, Any]:
+    """Those on the masks of a ++ recipe's plain method, from the same training of each seed."""
+    plain = plain_of(recipe)
+    first, again = (kept.get(name, {}).get("flat", {}) for name in (plain, plain + AGAIN))
+    return first if "," in recipe else first | again
+
+
 def whole_gain(recipe: str, row: dict[str, Cell], kept: Segmenters) -> str:
     """What a ++ method's masks and a variant gain together over the plain method's, both."""
-    before = kept.get(plain_of(recipe), {}).get("flat", {})
+    before = plain_segmenters(recipe, kept)
     after = kept[recipe][str(row["variant"])]
     return change((before, "plain"), (after, str(row["read"])))
 
@@ -135,7 +150,8 @@ def rows_for(recipe: str, runs: Runs) -> list[dict[str, Cell]]:
 def collect_runs(out: Path, labels: str) -> tuple[Runs, Segmenters]:
     """What `fit` kept, with the figures of the segmenters among its scores, and those segmenters.
 
-    Every record is read once.
+    Every record is read once. What a ++ method taught that was trained again (`AGAIN`) stands among
+    the recipe's own segmenters, in that seed's place.
     """
     runs: Runs = {}
     for path in sorted(out.glob(f"*{SUFFIX}")):
@@ -147,6 +163,10 @@ def collect_runs(out: Path, labels: str) -> tuple[Runs, Segmenters]:
             for seed, run in found.get(variant, {}).items():
                 scores = runs[recipe][seed]["scores"]
                 scores[f"{kind}, test"] = segmenter_scores(run["test"]["plain"])
+    for recipe in [name for name in segmenters if name.endswith(AGAIN) and plain_of(name)]:
+        own = segmenters[recipe.removesuffix(AGAIN)]
+        for variant, seeds in segmenters.pop(recipe).items():
+            own.setdefault(variant, {}).update(seeds)
     return runs, segmenters
 
 
