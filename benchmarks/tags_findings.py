@@ -17,7 +17,7 @@ from outcome import write_outcome
 from rectify_bed import rate_of
 from rectify_tables import change, mean_of, on_val
 from tags_overview import KINDS, SETS, Row, collected, gained, level, shared_seeds
-from tags_tables import PUBLISHED, RECTIFIED, Runs, Segmenters
+from tags_tables import AGAIN, PUBLISHED, RECTIFIED, Runs, Segmenters
 
 SAMPLING = {
     "alone, at the published weight of 0.2": ("cam", "cam++, ISL .2 alone"),
@@ -122,6 +122,11 @@ def compared(
         yield row
 
 
+def latest(runs: Runs) -> Runs:
+    """Each recipe's runs, those that were trained again in their seed's place."""
+    return {name: seeds | runs.get(name + AGAIN, {}) for name, seeds in runs.items()}
+
+
 def forms(runs: dict[str, Runs]) -> Iterable[Row]:
     """mIoU of maps of test images by each form of the similarity loss, seed 0."""
     for words, names in FORMS.items():
@@ -183,7 +188,7 @@ def main() -> None:
         "irn_walk": [
             {"set": title, **row}
             for title, runs in now.items()
-            for row in compared(runs, WALK, "masks of", KINDS)
+            for row in compared(latest(runs), WALK, "masks of", KINDS)
         ],
         "rectify_forms": rankings(kept),
         "every_pixel": at_every_pixel(kept),

@@ -2,11 +2,11 @@
 
     python benchmarks/tags_overview.py --out benchmarks/results
 
-From the records alone: `++` recipes against their plain methods, seed by seed, too, and with masks
-refined as published, where more than one seed was; the small recipes' CRF against the published
-refinement, on the same maps; gate, rectification and masking against plain segmenters, on masks of
-both; and what segmenters gain where masks leave open what is doubtful (`tags_gain.py --as
-"min share .5"`).
+From the records alone: `++` recipes against their plain methods, seed by seed, too, with seeds that
+were trained twice, and with masks refined as published, where more than one seed was; the small
+recipes' CRF against the published refinement, on the same maps; gate, rectification and masking
+against plain segmenters, on masks of both; and what segmenters gain where masks leave open what is
+doubtful (`tags_gain.py --as "min share .5"`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from records import FOLDER
 from rectify_bed import mean_iou, rate_of
 from rectify_tables import change, difference, mean_of, signed
 from tags_tables import (
+    AGAIN,
     MAPS_OF,
     PAIRS,
     PUBLISHED,
@@ -101,6 +102,23 @@ def seeds_apart(runs: Runs, title: str) -> Iterable[Row]:
             f"seed {seed}": f"{after[seed] - before[seed]:+.1f}" if seed in shared else None
             for seed in SEEDS
         }
+
+
+def trained_again(runs: Runs, title: str) -> Iterable[Row]:
+    """A row a seed that was trained twice, a column a kind of mask: what `++` gains in mIoU."""
+    for plain, plus in PAIRS.items():
+        first, second = (
+            [runs.get(name + end, {}) for name in (plain, plus)] for end in ("", AGAIN)
+        )
+        for seed in shared_seeds(*first, *second):
+            row: Row = {"set": title, "recipe": plus, "seed": seed}
+            for what, words in KINDS.items():
+                scores = [[of[seed]["scores"].get(what) for of in pair] for pair in (first, second)]
+                if None in scores[0] + scores[1]:
+                    continue
+                once, twice = (100 * (b["mean_iou"] - a["mean_iou"]) for a, b in scores)
+                row[words] = f"{once:+.1f}, {twice:+.1f}"
+            yield row
 
 
 def reach(now: Mapping[str, Runs], before: Mapping[str, Runs]) -> Iterable[Row]:
@@ -257,6 +275,8 @@ def main() -> None:
             mended += rectified(kept, title)
             if not suffix:
                 found.setdefault("tags_seeds", []).extend(seeds_apart(runs[suffix][title], title))
+                twice = trained_again(runs[suffix][title], title)
+                found.setdefault("trained_again", []).extend(twice)
                 sure = doubtful(kept, runs[suffix][title], title)
                 found.setdefault("doubtful_overview", []).extend(sure)
     found["crf_reach"] = list(reach(runs[""], runs[PUBLISHED]))

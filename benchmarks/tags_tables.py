@@ -32,9 +32,10 @@ PUBLISHED = "_published"
 `affinity-labels`, scores of a walk not at all."""
 
 AGAIN = ", again"
-"""Ends the name of a recipe whose network of a seed was gone when its segmenters with gates were
-to be trained, so that all of the seed was done again, plain method and `++`, with `--as again`.
-What `++` gains is told of the first training, what gates gain of this one."""
+"""Ends the name of a recipe whose networks of a seed were gone when more was to be learned from
+them, gates or a walk of another length, so that all of the seed was done again, plain method and
+`++`, with `--as again`. What `++` gains is told of the first training, what comes after of this
+one."""
 
 RECTIFIED = ("gate + any every 1", "gate + foreground every 1")
 """Variant of `rectify_variants.py` for data without and with a background class."""
@@ -88,7 +89,7 @@ def tables(out: Path, options: argparse.Namespace, name: str) -> None:
         "other; from plain, from ImageNet: train.start_from_tagger=true, false; one network: no "
         "train.tagger, so its tag mAP is its own; own maps: cams.plain_share=0; twins: two plain "
         "networks, the other seed's with cams.plain_share=0.5; min share: masks.min_share; "
-        "256 steps: masks.walk_steps; again: nothing, a seed's second training, for gates. "
+        "256 steps: masks.walk_steps; again: nothing, a seed's second training. "
         "To plain: to the plain method, as long trained; to the recipe: to it as "
         "it is, or to the variant that the last comma follows."
     )
