@@ -97,7 +97,8 @@ def build_backbone(
         weights: "bundled" (only SqueezeNet), "none", "hub" (downloaded by timm), or the path of a
             file of weights (.pth, .pt, .safetensors), for this backbone by the names in it.
     Raises:
-        SegmendError: an unknown name, or a network that cannot have this stride.
+        SegmendError: an unknown name, a network that cannot have this stride, weights that do not
+            fit or are not to be had.
     """
     if output_stride not in STRIDES:
         raise SegmendError(f"output_stride: want one of {STRIDES}, got {output_stride}")
@@ -123,11 +124,16 @@ def build_backbone(
         }
     try:
         return _timm(name, output_stride, pretrained)
-    except RuntimeError as error:
-        if file is None:
+    except (RuntimeError, OSError) as error:  # hub: none exist, or no connection
+        if weights == "none":
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise SegmendError(f"{file}: the weights do not fit {name}: {reason}") from error
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        if file is not None:
+            raise SegmendError(f"{file}: the weights do not fit {name}: {reason}") from error
+        raise SegmendError(
+            f"weights: timm cannot get those of {name}: {reason}; say weights=FILE with "
+            'downloaded ones, or weights="none" for random ones'
+        ) from error
 
 
 def _resnet38(stride: int, weights: str, file: Path | None) -> Backbone:
