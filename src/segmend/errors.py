@@ -17,3 +17,8 @@ class SegmendWarning(UserWarning):
     The message says what was found and what is done or suits better. The command line prints it as
     one line on stderr.
     """
+
+
+def reason_of(error: BaseException, most: int = 300) -> str:
+    """What another library's error says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]

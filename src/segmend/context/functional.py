@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from segmend.errors import SegmendError, SegmendWarning
+from segmend.errors import SegmendError, SegmendWarning, reason_of
 from segmend.models.single_volume import quick_single_volumes
 
 Weights = dict[str, Tensor]
@@ -185,7 +185,7 @@ def climb_down(
         except (NotImplementedError, RuntimeError) as error:
             if index + 1 == len(rungs):
                 raise
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             warnings.warn(
                 f"meta-gradient: {type(network.module).__name__} does not allow {name!r} "
                 f"({reason}); going on with {names[index + 1]!r}",

@@ -17,7 +17,7 @@ from segmend.context.options import ContextOptions
 from segmend.data.files import write_json
 from segmend.engine.checkpoints import load_segmenter
 from segmend.engine.seeds import seed_everything
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.models.segmenters import build_segmenter
 from segmend.models.volumes import NETWORKS, build_volume_network
 
@@ -123,7 +123,7 @@ def load_context(path: str | Path) -> ContextRun:
         options = ContextOptions.model_validate(meta["options"])
         shape = {"in_channels": int(meta["in_channels"]), "dimensions": int(meta["dimensions"])}
     except (KeyError, TypeError, ValidationError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise SegmendError(f"{folder / DESCRIPTION}: cannot be read: {reason}") from error
     network = build_context_network(options, **shape, pretrained=False)
     load_segmenter(folder, model=network)

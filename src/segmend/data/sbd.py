@@ -15,7 +15,7 @@ from segmend.data.images import IMAGE_SUFFIXES
 from segmend.data.masks import read_mask, write_mask
 from segmend.data.matching import natural_key
 from segmend.data.voc import VOC_CLASSES, read_split
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 
 LABELS = "SegmentationClassAug"
 SPLIT = "train_aug"
@@ -38,7 +38,7 @@ def read_sbd(path: str | Path) -> Tensor:
             str(path), variable_names=["GTcls"], squeeze_me=True, struct_as_record=False
         )
     except Exception as error:  # whatever a stranger's file makes of the reader
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error, 200) or type(error).__name__
         raise SegmendError(f"{path}: cannot be read as a MATLAB file ({reason})") from error
     labels = np.asarray(getattr(content.get("GTcls"), "Segmentation", None))
     if labels.ndim != 2 or labels.dtype.kind not in "uif" or labels.size == 0:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from segmend.data.files import atomic_write, write_json
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.models.segmenters import Segmenter, build_segmenter, spec_as_dict
 
 WEIGHTS_NAME = "model.safetensors"
@@ -74,7 +74,7 @@ def load_segmenter(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:400]
+        reason = reason_of(error, 400)
         raise SegmendError(f"{weights}: the weights do not fit the model: {reason}") from error
     return model.eval(), meta
 

@@ -8,7 +8,7 @@ from typing import TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.models.segmenters import Weights
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -49,7 +49,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a broken file raises
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise SegmendError(f"{path}: not readable as a file of weights alone: {reason}") from error
     for wrapper in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(wrapper), dict):

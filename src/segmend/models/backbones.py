@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.models.backbone_weights import load_backbone, read_weights, weights_file
 from segmend.models.segmenters import SQUEEZENET
 from segmend.models.squeezenet import CHANNELS, STAGES, SqueezeNetEncoder
@@ -127,7 +127,7 @@ def build_backbone(
     except (RuntimeError, OSError) as error:  # hub: none exist, or no connection
         if weights == "none":
             raise
-        reason = " ".join(str(error).split())[:300].rstrip(".")
+        reason = reason_of(error).rstrip(".")
         if file is not None:
             raise SegmendError(f"{file}: the weights do not fit {name}: {reason}") from error
         raise SegmendError(

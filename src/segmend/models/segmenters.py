@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.models.adapters import adapt
 from segmend.models.decoders import SqueezeNetFPN, SqueezeNetUNet
 from segmend.models.squeezenet import SqueezeNetEncoder
@@ -196,7 +196,7 @@ def _create(
     except SegmendError:
         raise
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error)
         raise SegmendError(
             f"architecture {name!r} with encoder {encoder!r}: smp cannot build it: {reason}"
         ) from error

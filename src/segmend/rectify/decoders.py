@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.models.backbones import RESNET38, Backbone, build_backbone
 from segmend.models.segmenters import SQUEEZENET
 
@@ -72,7 +72,7 @@ class SmpTrunk(nn.Module):
                 architecture, encoder_name=encoder, encoder_weights=weights, classes=1
             )
         except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = reason_of(error)
             raise SegmendError(
                 f"architecture {architecture!r} with encoder {encoder!r}: smp cannot build it: "
                 f"{reason}; or one of {', '.join(DEEPLABS)}"

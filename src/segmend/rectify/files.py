@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segmend.data.files import write_json
 from segmend.engine.checkpoints import WEIGHTS_NAME, load_segmenter
-from segmend.errors import SegmendError
+from segmend.errors import SegmendError, reason_of
 from segmend.rectify.decoders import DeepLab
 from segmend.rectify.network import RectifiedSegmenter, RectifiedSpec, build_rectified
 
@@ -92,7 +92,7 @@ def start_from_classifier(
     try:
         model.trunk.backbone.load_state_dict(backbone)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error, 200)
         raise SegmendError(
             f"{path}: its backbone, {found}, is not the segmenter's, {model.spec.encoder} at "
             f"stride {model.trunk.multiple}: {reason}"
